@@ -1,0 +1,165 @@
+"""The folder of a run: what lies where, how a new one is made and an old one found."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNS = Path("runs")
+
+
+class RunFolderError(Exception):
+    """One line: the folder, what is wrong with it, and the remedy."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside the folder of one run."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The resolved manifest, every default written out."""
+        return self.path / "manifest.yaml"
+
+    @property
+    def status(self) -> Path:
+        """The status, in the shape of the custom resource's; replaced atomically."""
+        return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line, written by the learner."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the learner."""
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.path / "logs"
+
+    @property
+    def roles(self) -> Path:
+        """Addresses and termination messages of the processes."""
+        return self.path / "roles"
+
+    @property
+    def report(self) -> Path:
+        """The page with the plots."""
+        return self.path / "report.html"
+
+    def log(self, process: str) -> Path:
+        """The log of one process, such as `actor-0`."""
+        return self.logs / f"{process}.log"
+
+    def endpoint(self, process: str) -> Path:
+        """Where a process writes the address of its metrics and health."""
+        return self.roles / f"{process}.json"
+
+    def termination(self, process: str) -> Path:
+        """Where a process writes why it ended."""
+        return self.roles / f"{process}.termination"
+
+    def create(self) -> None:
+        """Make the folder and its parts. Raises RunFolderError naming the folder and the cause."""
+        try:
+            for folder in (self.path, self.checkpoints, self.logs, self.roles):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: {error.strerror}; choose a writable folder with --output"
+            ) from error
+
+    def is_empty(self) -> bool:
+        """True if the folder does not exist or has nothing in it."""
+        try:
+            return not any(self.path.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: {error.strerror}; choose another folder with --output"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one supervisor. Raises RunFolderError if another one has it."""
+        with (self.roles / "supervisor.lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"{self.path}: another asyncrl run uses this folder; "
+                    "wait for its end, or choose another folder with --output"
+                ) from error
+            yield
+
+    def in_use(self) -> bool:
+        """True while a supervisor holds the folder."""
+        with suppress(FileNotFoundError), (self.roles / "supervisor.lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def new_run_folder(name: str, output: Path | None = None, runs: Path = RUNS) -> RunFolder:
+    """The folder of a new run: `output` exactly, or runs/NAME-YYYYmmdd-HHMMSS (local time)."""
+    if output is not None:
+        return RunFolder(output)
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidate, number = runs / stem, 2
+    while candidate.exists():
+        candidate, number = runs / f"{stem}-{number}", number + 1
+    return RunFolder(candidate)
+
+
+def find_run_folder(run: str | None, runs: Path = RUNS) -> RunFolder:
+    """The run that a person means: a folder, the name of one under `runs`, or the newest."""
+    if run is not None:
+        for path in (Path(run), runs / run):
+            if (path / "manifest.yaml").is_file():
+                return RunFolder(path)
+    pattern = f"{run}-*" if run is not None else "*"
+    found = [manifest.parent for manifest in runs.glob(f"{pattern}/manifest.yaml")]
+    if found:
+        return RunFolder(max(found, key=lambda path: (path / "manifest.yaml").stat().st_mtime_ns))
+    if run is not None:
+        raise RunFolderError(f"{run}: no such run; give the folder of a run, or a name in {runs}/")
+    raise RunFolderError(f"{runs}/: no run here yet; start one with `asyncrl run FILE`")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def read_json_object(path: Path) -> dict[str, object] | None:
+    """The object in a small JSON file; None if there is none, or only a part of one yet."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,149 @@
+"""The processes of a job: actors, learner and parameter server."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+from asyncrl_api.model import Model, Rule, option
+
+QUANTITY_ERROR = "quantity"
+QUANTITY_PATTERN = (
+    r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+)
+
+
+def _quantity(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(QUANTITY_PATTERN, value):
+        return value
+    raise PydanticCustomError(
+        QUANTITY_ERROR, "is no Kubernetes quantity; use an integer or text such as 500m or 2Gi"
+    )
+
+
+Quantity = Annotated[int | str, PlainValidator(_quantity)]
+
+
+class EnvironmentVariable(Model):
+    """An environment variable of a role's processes."""
+
+    name: str = option(
+        ...,
+        "Name of the variable.",
+        max_length=253,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        remedy="use letters, digits and '_', not beginning with a digit",
+    )
+    value: str = option("", "Value, as text.", max_length=32_768)
+
+
+class Resources(Model):
+    """Resources of a role's container, as in a pod."""
+
+    requests: dict[str, Quantity] = option(
+        dict, "Least resources, by resource name.", max_length=16
+    )
+    limits: dict[str, Quantity] = option(dict, "Most resources, by resource name.", max_length=16)
+
+
+def _names_are_unique(role: Any) -> bool:
+    names = [variable.name for variable in role.env]
+    return len(names) == len(set(names))
+
+
+class Role(Model):
+    """What every role has."""
+
+    replicas: int = option(1, "Processes of the role.", unit="processes", ge=1, le=4096)
+    env: list[EnvironmentVariable] = option(
+        list, "Environment variables, by unique name.", max_length=64, list_key="name"
+    )
+    image: str | None = option(
+        None,
+        "Container image; null for the operator's own. Not used on one machine.",
+        min_length=1,
+        max_length=1024,
+    )
+    resources: Resources = option(
+        Resources, "Resources of the role's container. Not used on one machine."
+    )
+    template: dict[str, Any] = option(
+        dict,
+        "A PodTemplateSpec, merged over the operator's own. Not used on one machine.",
+    )
+    metrics_port: int = option(
+        0,
+        "Port of metrics and health; 0 for any free port.",
+        unit="TCP port",
+        ge=0,
+        le=65_535,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            path=("env",),
+            cel=None,  # The list is a map by name in the schema.
+            holds=_names_are_unique,
+            message="must name every variable once; remove the duplicate",
+        ),
+    )
+
+
+class Actors(Role):
+    """The actors: they step environments and send fragments. They may come and go."""
+
+    replicas: int = option(2, "Actors to run.", unit="processes", ge=1, le=4096)
+    min_replicas: int | None = option(
+        None,
+        "Least actors that scaling and disruptions may leave; null for no limit.",
+        unit="processes",
+        ge=1,
+        le=4096,
+    )
+    max_replicas: int | None = option(
+        None,
+        "Most actors that scaling may ask for; null for no limit.",
+        unit="processes",
+        ge=1,
+        le=4096,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Role.rules,
+        Rule(
+            path=("replicas",),
+            cel="!has(self.minReplicas) || self.minReplicas <= self.replicas",
+            holds=lambda a: a.min_replicas is None or a.min_replicas <= a.replicas,
+            message="must not be less than minReplicas; raise replicas or lower minReplicas",
+        ),
+        Rule(
+            path=("replicas",),
+            cel="!has(self.maxReplicas) || self.replicas <= self.maxReplicas",
+            holds=lambda a: a.max_replicas is None or a.replicas <= a.max_replicas,
+            message="must not be greater than maxReplicas; lower replicas or raise maxReplicas",
+        ),
+    )
+
+
+class Learner(Role):
+    """The learner: one or several ranks, each with an equal share of every batch."""
+
+    replicas: int = option(1, "Ranks of the learner.", unit="processes", ge=1, le=1024)
+
+
+class ParameterServer(Role):
+    """The parameter server: weights, queue and ledger. Always one."""
+
+    replicas: int = option(
+        1,
+        "Parameter servers; always 1.",
+        unit="processes",
+        ge=1,
+        le=1,
+        remedy="one parameter server serves all actors",
+    )

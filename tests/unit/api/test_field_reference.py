@@ -1,0 +1,68 @@
+"""The reference of fields: committed as generated, complete, and readable one field at a time."""
+
+from pathlib import Path
+
+import pytest
+from asyncrl_api.errors import ManifestError
+from asyncrl_api.fields import fields_of
+from asyncrl_api.reasons import Reason
+from asyncrl_api.reference import PATH, explain, main, reference_markdown
+from asyncrl_api.spec import AsyncRLJob
+
+
+def test_the_committed_reference_is_the_generated_one() -> None:
+    assert PATH.read_text() == reference_markdown(), "run python -m asyncrl_api.reference"
+
+
+def test_check_finds_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "docs" / "fields.md"
+    monkeypatch.setattr("asyncrl_api.reference.PATH", path)
+    assert main(["--check"]) == 1
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    path.write_text(path.read_text() + "more\n")
+    assert main(["--check"]) == 1
+
+
+def test_every_field_is_described_and_every_reason_listed() -> None:
+    text = reference_markdown()
+    for path, field in fields_of(AsyncRLJob).walk():
+        assert field.description.endswith("."), path
+        assert f"`{field.name}`" in text or len(path) == 1
+    for reason in Reason:
+        assert f"| `{reason}` |" in text
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
+    columns = 0
+    for line in reference_markdown().splitlines():
+        cells = line.replace("\\|", "").count("|")
+        if cells and columns:
+            assert cells == columns, line
+        columns = cells
+
+
+def test_one_field_is_explained() -> None:
+    assert explain("spec.staleness.max").splitlines() == [
+        "spec.staleness.max <integer>",
+        "  Bound of staleness, kept by admission; 0 is synchronous training. Not used while inject "
+        "is set.",
+        "  default: 4",
+        "  allowed: at least 0 and at most 1024",
+        "  unit: policy versions",
+    ]
+    assert "  onStale <one of> drop: " in explain("spec.staleness")
+    assert "  name <text> Name of the variable." in explain("spec.actors.env")
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("spec.stalenes", "spec.stalenes: unknown field; did you mean 'staleness'?"),
+        ("spec.seed.x", "spec.seed.x: unknown field"),
+    ],
+)
+def test_an_unknown_field_cannot_be_explained(path: str, line: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        explain(path)
+    assert str(caught.value) == line

@@ -1,0 +1,332 @@
+"""The command as a user has it: in a process of its own, with its exit codes, output and signals.
+
+The roles are a small stand-in: a package of the worker's name, first in the path of modules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from asyncrl import __version__
+
+FAKE_ROLE = Path(__file__).with_name("fake_role.py")
+REPOSITORY = Path(__file__).parents[3]
+MANIFEST = """\
+apiVersion: asyncrl.io/v1alpha1
+kind: AsyncRLJob
+metadata: {name: cartpole}
+spec:
+  workload:
+    gymnasium: {id: CartPole-v1}
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Path:
+    """A folder with a package `asyncrl_worker` whose roles are the stand-in."""
+    root = tmp_path / "modules"
+    for role, package in [
+        ("actor", "actor"),
+        ("learner", "learner"),
+        ("parameter-server", "parameter_server"),
+    ]:
+        folder = root / "asyncrl_worker" / package
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+        (folder / "main.py").write_text(
+            f"import runpy, sys\nsys.argv[1:1] = ['--role', {role!r}]\n"
+            f"runpy.run_path({str(FAKE_ROLE)!r}, run_name='__main__')\n"
+        )
+    (root / "asyncrl_worker" / "__init__.py").touch()
+    return root
+
+
+class Command:
+    """Runs `asyncrl` in a folder of its own."""
+
+    def __init__(self, folder: Path, modules: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "job.yaml").write_text(MANIFEST)
+        roots = [modules, REPOSITORY / "crds", REPOSITORY / "client"]
+        self._environment = {**os.environ, "PYTHONPATH": ":".join(map(str, roots))}
+        self._environment.pop("FORCE_COLOR", None)
+
+    def arguments(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "asyncrl.cli.main", *words]
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.arguments(*words),
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.arguments(*words),
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+
+
+@pytest.fixture
+def asyncrl(tmp_path: Path, worker: Path) -> Command:
+    return Command(tmp_path / "here", worker)
+
+
+def behaviour(role: str, **what: object) -> tuple[str, str]:
+    value = json.dumps([{"name": "BEHAVIOUR", "value": json.dumps([what])}])
+    return "--set", f"spec.{role}.env={value}"
+
+
+def when_it_says(process: subprocess.Popen[str], word: str) -> str:
+    """Read the output until the word comes."""
+    assert process.stdout is not None
+    read: list[str] = []
+    guard = threading.Timer(30, process.kill)
+    guard.start()
+    for line in process.stdout:
+        read.append(line)
+        if word in line:
+            break
+    guard.cancel()
+    assert word in "".join(read)
+    return "".join(read)
+
+
+@pytest.fixture
+def running(asyncrl: Command) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = asyncrl.start(*words)
+        started.append(process)
+        when_it_says(process, "Running")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_help_and_version_import_nothing_heavy(asyncrl: Command) -> None:
+    result = asyncrl("--version")
+    assert (result.returncode, result.stdout) == (0, f"asyncrl {__version__}\n")
+    text = asyncrl("--help").stdout
+    for word in ("run", "validate", "status", "logs", "plot", "completion", "130 interrupted"):
+        assert word in text
+    program = (
+        "import sys; sys.argv = ['asyncrl', '--help']\n"
+        "from asyncrl.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pydantic', 'yaml', 'rich', 'numpy', 'torch'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "status", "logs", "plot", "completion"])
+def test_every_command_explains_itself(asyncrl: Command, command: str) -> None:
+    result = asyncrl(command, "--help")
+    assert result.returncode == 0
+    assert f"{command} [OPTIONS]" in result.stdout
+
+
+def test_the_client_needs_no_torch_and_no_numpy() -> None:
+    program = """
+import sys, pkgutil, importlib
+blocked = ("torch", "numpy", "gymnasium", "grpc", "kubernetes")
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+import asyncrl
+names = [m.name for m in pkgutil.walk_packages(asyncrl.__path__, "asyncrl.")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+    roots = ":".join(str(REPOSITORY / root) for root in ("crds", "worker", "client"))
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": roots},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 15
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project.get("version", __version__) == __version__
+
+
+def test_validate_shows_what_follows_and_what_resolves(asyncrl: Command) -> None:
+    result = asyncrl("validate", "job.yaml")
+    assert result.returncode == 0
+    assert "job.yaml: valid, job cartpole" in result.stdout
+    assert "= 2,048 environment steps" in result.stdout
+    assert "at most 4 versions" in result.stdout
+    resolved = asyncrl("validate", "job.yaml", "-o", "yaml", "--set", "spec.staleness.max=0")
+    assert "# staleness " in resolved.stdout
+    assert "0: synchronous training" in resolved.stdout
+    document = yaml.safe_load(resolved.stdout)
+    assert document["spec"]["staleness"]["max"] == 0
+    assert document["spec"]["actors"]["replicas"] == 2
+    as_json = asyncrl("validate", "job.yaml", "-o", "json", "--set", "spec.staleness.max=0")
+    assert json.loads(as_json.stdout) == document
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--set", "spec.staleness.max=-1"), "error: spec.staleness.max: -1"),
+        (("--set", "spec.stalenes.max=1"), "did you mean 'staleness'?"),
+        (("--set", "spec.runPolicy.suspend=true"), "error: spec.runPolicy.suspend: is true"),
+        (("--output", "job.yaml"), "is a file"),
+        (("--resume",), "error: cartpole: no such run"),
+        (("--output", "empty", "--resume"), "no run to resume here; leave out --resume"),
+        (("--output", "."), "not empty; continue the run in it with --resume"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_wrong_use_is_code_2_and_one_line(
+    asyncrl: Command, words: tuple[str, ...], line: str
+) -> None:
+    result = asyncrl("run", "job.yaml", *words)
+    assert result.returncode == 2, result.stderr
+    assert line in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (asyncrl.folder / "runs").exists()
+
+
+def test_a_run_completes_with_code_0_and_plain_lines(
+    asyncrl: Command, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running("run", "job.yaml")
+    (folder,) = (asyncrl.folder / "runs").iterdir()
+    address = json.loads((folder / "roles" / "learner-0.json").read_text())["http"]
+    ask = f"import urllib.request as u; u.urlopen('http://{address}/finish')"
+    during = asyncrl("status")
+    assert "Running" in during.stdout
+    subprocess.run([sys.executable, "-c", ask], check=True)
+    rest, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert "\x1b" not in rest
+    assert "Complete  cartpole  PolicyVersionsReached" in rest
+    assert f"next        asyncrl status runs/{folder.name}" in rest
+    status = json.loads(asyncrl("status", "-o", "json").stdout)
+    assert status["phase"] == "Complete"
+    assert yaml.safe_load(asyncrl("status", "cartpole", "-o", "yaml").stdout) == status
+
+
+def test_ctrl_c_reaches_only_the_supervisor_and_ends_with_130(
+    asyncrl: Command, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running("run", "job.yaml")
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    rest, _ = process.communicate(timeout=30)
+    (folder,) = (asyncrl.folder / "runs").iterdir()
+    assert process.returncode == 130
+    assert "ending after a checkpoint" in rest
+    assert (folder / "checkpoints" / "saved").exists()
+    again = f"asyncrl run runs/{folder.name}/manifest.yaml --output runs/{folder.name} --resume"
+    assert again in rest
+    status = json.loads(asyncrl("status", "-o", "json").stdout)
+    assert (status["phase"], status["reason"]) == ("Suspended", "Interrupted")
+
+
+def test_sigterm_ends_with_130(running: Callable[..., subprocess.Popen[str]]) -> None:
+    process = running("run", "job.yaml", "--output", "out")
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_a_failure_is_code_1_and_one_line_on_stderr(asyncrl: Command) -> None:
+    line = "spec.workload.gymnasium.id: no environment CartPole-v9; use CartPole-v1"
+    wrong = behaviour("actors", exit=2, reason="UnknownEnvironment", message=line)
+    result = asyncrl("run", "job.yaml", "--quiet", "--output", "out", *wrong)
+    assert result.returncode == 1
+    assert result.stderr == f"error: actor-0: {line}\n"
+    assert result.stdout.startswith("Failed  cartpole  UnknownEnvironment\n")
+    assert "next        asyncrl logs out" in result.stdout
+    shown = asyncrl("status", "out")
+    assert f"UnknownEnvironment: actor-0: {line}" in shown.stdout
+
+
+def test_logs_show_all_processes_or_one(asyncrl: Command) -> None:
+    wrong = behaviour("actors", exit=2, reason="EnvironmentFailed", message="broken")
+    asyncrl("run", "job.yaml", "--output", "out", "--set", "spec.actors.replicas=1", *wrong)
+    everything = asyncrl("logs", "out").stdout
+    assert "actor-0            | actor-0 starts" in everything
+    assert "parameter-server-0 | ---" in everything
+    one = asyncrl("logs", "out", "--role", "actor", "--index", "0", "--lines", "2").stdout
+    assert [line.split()[0] for line in one.splitlines()] == ["actor-0", "told"]
+    followed = asyncrl("logs", "out", "--role", "learner", "--follow")
+    assert (followed.returncode, "learner-0 attempt 0" in followed.stdout) == (0, True)
+    missing = asyncrl("logs", "out", "--role", "actor", "--index", "7")
+    assert (missing.returncode, "no log of actor-7" in missing.stderr) == (2, True)
+
+
+def test_following_logs_shows_new_lines_and_ends_with_the_run(
+    asyncrl: Command, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running("run", "job.yaml", "--output", "out")
+    follower = asyncrl.start("logs", "out", "--follow", "--role", "learner")
+    when_it_says(follower, "learner-0 starts")
+    with (asyncrl.folder / "out" / "logs" / "learner-0.log").open("a") as log:
+        log.write("a new line\n")
+    when_it_says(follower, "a new line")
+    process.terminate()
+    process.communicate(timeout=30)
+    follower.communicate(timeout=30)
+    assert follower.returncode == 0
+
+
+def test_status_tells_when_the_supervisor_was_killed(
+    asyncrl: Command, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running("run", "job.yaml", "--output", "out")
+    process.kill()
+    process.wait()
+    text = asyncrl("status", "out").stdout
+    assert "its supervisor is gone; continue with `asyncrl run out/manifest.yaml" in text
+
+
+def test_runs_that_do_not_exist_are_code_2(asyncrl: Command) -> None:
+    for command in ("status", "logs", "plot"):
+        result = asyncrl(command, "nothing")
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: nothing: no such run")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(asyncrl: Command, shell: str) -> None:
+    result = asyncrl("completion", shell)
+    assert result.returncode == 0
+    assert "_ASYNCRL_COMPLETE" in result.stdout

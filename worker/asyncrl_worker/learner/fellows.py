@@ -1,0 +1,78 @@
+"""The learner's other ranks: they get their share of every batch and take the same steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asyncrl_worker.environments.spaces import Discrete, EnvironmentDescription
+from asyncrl_worker.learner.batch import Batch
+from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.learner.step import LearnerStep
+
+TRAIN, END = 1.0, 0.0
+
+
+class Fellows:
+    """Rank 0's word to the others: a batch with the schedule's progress, or the end of the run."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+
+    def share(self, batch: Batch, progress: float) -> None:
+        """Send the batch to every other rank."""
+        if self._ranks.size > 1:
+            columns = float(batch.rewards.shape[1])
+            self._ranks.broadcast({"header": _header(TRAIN, columns, progress)})
+            self._ranks.broadcast(_contiguous(batch))
+
+    def part(self, batch: Batch) -> Batch:
+        """This rank's share of a batch."""
+        return batch if self._ranks.size == 1 else batch.shard(self._ranks.rank, self._ranks.size)
+
+    def dismiss(self) -> None:
+        """Tell every other rank that the run is over."""
+        self._ranks.broadcast({"header": _header(END, 0.0, 0.0)})
+
+
+def follow(
+    step: LearnerStep, ranks: Ranks, *, length: int, description: EnvironmentDescription
+) -> int:
+    """What a rank other than 0 does until it is dismissed; returns its number of updates."""
+    while True:
+        header = _header(END, 0.0, 0.0)
+        ranks.broadcast({"header": header})
+        command, columns, progress = header.tolist()
+        if command == END:
+            return step.updates
+        batch = empty_batch(length, int(columns), description)
+        ranks.broadcast(_contiguous(batch))
+        step.update(batch.shard(ranks.rank, ranks.size), progress=progress)
+
+
+def empty_batch(length: int, columns: int, description: EnvironmentDescription) -> Batch:
+    """Room for a batch of `length` steps in `columns` environments."""
+    shape = (length, columns)
+    action = description.action
+    if isinstance(action, Discrete):
+        actions = torch.empty(shape, dtype=torch.int64)
+    else:
+        actions = torch.empty((*shape, action.size))
+    return Batch(
+        observations=torch.empty((length + 1, columns, description.observation_size)),
+        actions=actions,
+        rewards=torch.empty(shape),
+        terminated=torch.empty(shape, dtype=torch.bool),
+        ended=torch.empty(shape, dtype=torch.bool),
+        valid=torch.empty(shape, dtype=torch.bool),
+        log_probabilities=torch.empty(shape),
+        policy_versions=torch.empty(shape, dtype=torch.int64),
+    )
+
+
+def _header(command: float, columns: float, progress: float) -> Tensor:
+    return torch.tensor([command, columns, progress], dtype=torch.float64)
+
+
+def _contiguous(batch: Batch) -> dict[str, Tensor]:
+    return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}

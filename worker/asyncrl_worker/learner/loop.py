@@ -1,0 +1,255 @@
+"""The training loop of the learner's first rank: batch, step, publish, judge, report, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+from safetensors.torch import save
+
+from asyncrl_api.reasons import Reason
+from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_api.status import CheckpointStatus
+from asyncrl_worker.environments.spaces import EnvironmentDescription
+from asyncrl_worker.fault import INTERNAL_ERROR, RoleError
+from asyncrl_worker.fragment import Fragment, MalformedFragment
+from asyncrl_worker.learner import report
+from asyncrl_worker.learner.batch import collate
+from asyncrl_worker.learner.checkpoint import CheckpointFolder
+from asyncrl_worker.learner.exchange import Exchange, NewVersion, Settlement
+from asyncrl_worker.learner.fellows import Fellows
+from asyncrl_worker.learner.memory import RunMemory
+from asyncrl_worker.learner.metrics import LearnerMetrics
+from asyncrl_worker.learner.progress import EvaluationScore
+from asyncrl_worker.learner.report import Ending, Snapshot
+from asyncrl_worker.learner.step import LearnerStep, UpdateResult
+from asyncrl_worker.protocol.learner_client import BatchMessage, LearnerClient
+from asyncrl_worker.protocol.tensors import decode
+from asyncrl_worker.role import Stop
+from asyncrl_worker.stability import Action, Response, StabilityJudge
+from asyncrl_worker.staleness import StalenessPolicy
+from asyncrl_worker.telemetry import Telemetry
+
+log = logging.getLogger("asyncrl")
+
+FINAL_EVALUATION_SECONDS = 30.0
+"""Longest wait for the evaluation of the last version; a run that is over does not hang on it."""
+
+
+class TrainingLoop:
+    """Drives one run from its first batch to its end; `snapshot` may be read from other threads."""
+
+    def __init__(
+        self,
+        spec: AsyncRLJobSpec,
+        description: EnvironmentDescription,
+        *,
+        step: LearnerStep,
+        memory: RunMemory,
+        client: LearnerClient,
+        exchange: Exchange,
+        fellows: Fellows,
+        judge: StabilityJudge,
+        response: Response,
+        policy: StalenessPolicy,
+        checkpoints: CheckpointFolder,
+        telemetry: Telemetry,
+        metrics: LearnerMetrics,
+        stop: Stop,
+        attempt: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec = spec
+        self._description = description
+        self._step = step
+        self._memory = memory
+        self._client = client
+        self._exchange = exchange
+        self._fellows = fellows
+        self._judge = judge
+        self._response = response
+        self._policy = policy
+        self._checkpoints = checkpoints
+        self._telemetry = telemetry
+        self._metrics = metrics
+        self._stop = stop
+        self._clock = clock
+        self._checkpoint_at = clock()
+        self._checkpoint = memory.checkpoint
+        self._counts = memory.alignment
+        self._evaluation_requested = -1
+        self.progressed_at = clock()
+        self.snapshot = Snapshot(
+            attempt=attempt,
+            update=step.updates,
+            training=report.training_status(memory.progress),
+            checkpoint=self._checkpoint,
+        )
+
+    @property
+    def _evaluating(self) -> bool:
+        return self._spec.evaluation.interval_versions is not None
+
+    def run(self) -> Ending | None:
+        """Train to the end; None if a signal asked to stop (the checkpoint is written then)."""
+        ending: Ending | None = None
+        while ending is None and not self._stop.requested:
+            waited_from = self._clock()
+            message = self._exchange.next()
+            self._take_evaluations()
+            if message is not None:
+                self._metrics.wait_seconds.observe(self._clock() - waited_from)
+                ending = self._train(message)
+            ending = ending or self._finished()
+        self._fellows.dismiss()
+        self._exchange.flush()
+        if ending is not None and ending.outcome == "Complete":
+            self._await_last_evaluation()
+        self._save_checkpoint()
+        if ending is not None:
+            self._client.finish()
+            self.snapshot = self.snapshot.ended(ending, report.ledger_status(self._client.ledger))
+        return ending
+
+    def _train(self, message: BatchMessage) -> Ending | None:
+        started = self._clock()
+        progress = self._memory.progress
+        fragments = [self._decode(data) for data in message.fragments]
+        batch = collate(fragments)
+        self._policy.check(self._step.version - int(batch.policy_versions.min()))
+        fraction = progress.scheduled_fraction
+        self._fellows.share(batch, fraction)
+        result = self._step.update(self._fellows.part(batch), progress=fraction)
+        steps = sum(fragment.environment_steps for fragment in fragments)
+        returns = [value for f in fragments for value in f.episode_returns.tolist()]
+        progress.trained(steps=steps, version=self._step.version, returns=returns)
+        judgement = self._judge.observe(report.observables(self._step.updates, result, progress))
+        action = self._response.respond(judgement)
+        due = result.outcome == "trained" and self._checkpoint_due()
+        self._settle(message, result, reset=due and self._policy.exact_lag is not None)
+        if due:
+            self._save_checkpoint()
+        self._counts.observe(result)
+        self._metrics.step_seconds.observe(self._clock() - started)
+        self._metrics.observe(result, steps=steps)
+        self._metrics.judged(judgement.verdict.value)
+        self.snapshot = Snapshot(
+            attempt=self.snapshot.attempt,
+            update=self._step.updates,
+            training=report.training_status(progress),
+            alignment=report.alignment_status(result, self._counts),
+            stability=report.stability_status(result, judgement),
+            staleness=report.staleness_status(result, self._response.staleness_bound),
+            ledger=report.ledger_status(self._client.ledger),
+            checkpoint=self._checkpoint,
+        )
+        self._telemetry.write(
+            report.telemetry_row(
+                self.snapshot, result, judgement, elapsed=progress.elapsed, score=progress.evaluation
+            )
+        )
+        self.progressed_at = self._clock()
+        return self._act(action)
+
+    def _decode(self, data: bytes) -> Fragment:
+        algorithm, gymnasium = self._spec.algorithm, self._spec.workload.gymnasium
+        assert gymnasium is not None
+        try:
+            return Fragment.from_tensors(
+                decode(data, limit=len(data)),
+                fragment_length=algorithm.fragment_length,
+                environments=gymnasium.environments,
+                description=self._description,
+            )
+        except MalformedFragment as error:
+            # The parameter server refuses these; one that gets here is a defect.
+            raise RoleError("InternalError", f"learner: fragment: {error}", INTERNAL_ERROR) from error
+
+    def _settle(self, message: BatchMessage, result: UpdateResult, *, reset: bool) -> None:
+        new = None
+        if result.outcome == "trained":
+            new = NewVersion(
+                version=self._step.version,
+                blob=save(self._step.weights()),
+                evaluate_episodes=self._episodes_due(),
+                reset_environments=reset,
+            )
+        self._exchange.settle(
+            Settlement(message.batch_id, result.outcome, new)
+        )
+
+    def _episodes_due(self) -> int:
+        """Episodes to evaluate this version with: every interval, and the last version."""
+        interval = self._spec.evaluation.interval_versions
+        if interval is None:
+            return 0
+        if self._step.version % interval != 0 and self._finished() is None:
+            return 0
+        self._evaluation_requested = self._step.version
+        return self._spec.evaluation.episodes
+
+    def _take_evaluations(self, timeout: float = 0.0) -> None:
+        for evaluation in self._client.evaluations(timeout):
+            score = EvaluationScore(
+                evaluation.version, fmean(evaluation.returns), len(evaluation.returns)
+            )
+            self._memory.progress.evaluated(score)
+            self._metrics.evaluation_return.set(score.mean_return)
+            log.info("event=evaluated version=%d return=%.2f", score.version, score.mean_return)
+
+    def _finished(self) -> Ending | None:
+        reason = self._memory.progress.finished(evaluating=self._evaluating)
+        return None if reason is None else Ending("Complete", reason.value, reason.meaning)
+
+    def _act(self, action: Action) -> Ending | None:
+        """Carry out what stability.onDegraded asks for."""
+        if action.kind is None:
+            return None
+        log.warning("event=stability action=%s message=%r", action.kind, action.message)
+        self._metrics.actions.labels(action.kind).inc()
+        match action.kind:
+            case "Pace":
+                self._client.pace(action.staleness_bound)
+            case "Suspend":
+                return Ending("Suspended", Reason.SUSPENDED_BY_STABILITY.value, action.message)
+            case "Fail":
+                return Ending("Failed", Reason.STABILITY_FAILED.value, action.message)
+        return None
+
+    def _await_last_evaluation(self) -> None:
+        """The return that a finished run reports is that of its last version."""
+        deadline = self._clock() + FINAL_EVALUATION_SECONDS
+        while self._evaluation_requested > self._evaluated and not self._stop.requested:
+            if self._clock() >= deadline:
+                log.warning("event=final_evaluation_missed version=%d", self._evaluation_requested)
+                return
+            self._take_evaluations(timeout=1.0)
+        training = report.training_status(self._memory.progress)
+        self.snapshot = self.snapshot.updated(training=training)
+
+    @property
+    def _evaluated(self) -> int:
+        score = self._memory.progress.evaluation
+        return -1 if score is None else score.version
+
+    def _checkpoint_due(self) -> bool:
+        interval = self._spec.checkpoint
+        versions, seconds = interval.interval_versions, interval.interval_seconds
+        by_version = versions is not None and self._step.version % versions == 0
+        by_time = seconds is not None and self._clock() - self._checkpoint_at >= seconds
+        return by_version or by_time
+
+    def _save_checkpoint(self) -> None:
+        if self._checkpoint.version == self._step.version:
+            return
+        path = self._memory.save(self._checkpoints, ledger=self._client.ledger)
+        self._checkpoint_at = self._clock()
+        self._checkpoint = CheckpointStatus(
+            version=self._step.version, path=str(path), time=report.now()
+        )
+        self._metrics.checkpoints.inc()
+        self.snapshot = self.snapshot.updated(checkpoint=self._checkpoint)
+        log.info("event=checkpoint version=%d path=%s", self._step.version, path)

@@ -1,0 +1,113 @@
+"""Everything a run must remember to go on as if nothing had happened: to and from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncrl_api.status import CheckpointStatus
+from asyncrl_worker.learner.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    flatten,
+    load_optimizer,
+    optimizer_tensors,
+    section,
+)
+from asyncrl_worker.learner.progress import Progress
+from asyncrl_worker.learner.report import AlignmentCounts
+from asyncrl_worker.learner.step import LearnerStep
+from asyncrl_worker.stability import Response, StabilityJudge
+from asyncrl_worker.staleness import Ledger
+
+
+class RunMemory:
+    """The step, the counters and the verdict of a run, saved and restored together."""
+
+    def __init__(
+        self,
+        step: LearnerStep,
+        progress: Progress,
+        judge: StabilityJudge,
+        response: Response,
+    ) -> None:
+        self.step = step
+        self.progress = progress
+        self.alignment = AlignmentCounts()
+        self.checkpoint = CheckpointStatus()
+        self._judge = judge
+        self._response = response
+
+    def save(self, folder: CheckpointFolder, *, ledger: Ledger) -> Path:
+        """Write a checkpoint of the current version; returns its folder. Raises OSError."""
+        return folder.save(
+            Checkpoint(self.step.version, self._tensors(), self._state(ledger))
+        )
+
+    def load(self, folder: CheckpointFolder) -> Ledger | None:
+        """Restore the newest valid checkpoint and return its ledger; None if there is none."""
+        checkpoint = folder.load_newest()
+        if checkpoint is None:
+            return None
+        step, tensors, state = self.step, checkpoint.tensors, checkpoint.state
+        step.policy.load_state_dict(section("policy", tensors))
+        step.value.load_state_dict(section("value", tensors))
+        load_optimizer(step.policy_optimizer, section("policy_optimizer", tensors))
+        load_optimizer(step.value_optimizer, section("value_optimizer", tensors))
+        step.normalizer.load(section("normalizer", tensors))
+        step.displacement.load(section("displacement", tensors))
+        step.alignment.load_state_dict(
+            {"tensors": section("alignment", tensors), "scalars": state["alignment"]}
+        )
+        step.split_half.smoothed = state["split_half"]
+        step.kl_feedback.coefficient = state["kl_coefficient"]
+        step.version, step.updates = checkpoint.version, state["updates"]
+        torch.set_rng_state(tensors["random.torch"])
+        self.progress.load(state["progress"])
+        self.alignment = AlignmentCounts(**state["alignment_counts"])
+        self._judge.load_state_dict(state["judge"])
+        self._response.load_state_dict(state["response"])
+        path = folder.path / f"v{checkpoint.version:09d}"
+        self.checkpoint = CheckpointStatus(version=checkpoint.version, path=str(path))
+        return Ledger(**state["ledger"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        step = self.step
+        return (
+            flatten("policy", step.policy.state_dict())
+            | flatten("value", step.value.state_dict())
+            | flatten("policy_optimizer", optimizer_tensors(step.policy_optimizer))
+            | flatten("value_optimizer", optimizer_tensors(step.value_optimizer))
+            | flatten("normalizer", step.normalizer.state())
+            | flatten("displacement", step.displacement.state())
+            | flatten("alignment", step.alignment.state_dict()["tensors"])
+            | {"random.torch": torch.get_rng_state()}
+        )
+
+    def _state(self, ledger: Ledger) -> dict[str, Any]:
+        step = self.step
+        counts = self.alignment
+        return {
+            "updates": step.updates,
+            "alignment": step.alignment.state_dict()["scalars"],
+            "split_half": step.split_half.smoothed,
+            "kl_coefficient": step.kl_feedback.coefficient,
+            "progress": self.progress.state(),
+            "alignment_counts": {
+                "updates": counts.updates,
+                "projected": counts.projected,
+                "skipped": counts.skipped,
+            },
+            "judge": self._judge.state_dict(),
+            "response": self._response.state_dict(),
+            "ledger": {
+                "produced": ledger.produced,
+                "trained": ledger.trained,
+                "dropped": {str(reason): count for reason, count in ledger.dropped.items()},
+                "queued": ledger.queued,
+                "in_flight": ledger.in_flight,
+            },
+        }

@@ -1,0 +1,308 @@
+"""The learner's step: one batch in, at most one new version of the policy out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.alignment import AlignmentDecision, GradientAlignment
+from asyncrl_worker.environments.spaces import Discrete
+from asyncrl_worker.learner.batch import Batch
+from asyncrl_worker.learner.compensation import (
+    DisplacementProjection,
+    KlFeedback,
+    momentum,
+    step_size,
+    steer,
+)
+from asyncrl_worker.learner.measures import (
+    ImportanceMeasures,
+    SplitHalf,
+    Staleness,
+    measure_importance,
+    measure_staleness,
+)
+from asyncrl_worker.learner.normalizer import Normalizer
+from asyncrl_worker.learner.optimizer import alignment_config, build_optimizer
+from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.losses.policy import (
+    clipped_surrogate,
+    decoupled_surrogate,
+    kl_feedback,
+    vtrace_policy_gradient,
+)
+from asyncrl_worker.losses.targets import Targets, gae, vtrace
+from asyncrl_worker.policies.layout import PolicyLayout
+from asyncrl_worker.policies.network import PolicyNetwork, ValueNetwork
+
+Outcome = Literal["trained", "skipped", "non_finite"]
+
+LOG_RATIO_LIMIT = 20.0
+"""|log r| in the loss is limited to this, so that exp stays finite in float32."""
+
+SPLIT_EVERY = 10
+"""Updates between measurements of the split-half cosine, each of which costs half a backward pass."""
+
+ADVANTAGE_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """Everything one update measured. Entropy in nats, losses as means over the valid steps.
+
+    `gradient_norm` is the policy's, before control and clipping where alignment is measured.
+    """
+
+    outcome: Outcome
+    version: int
+    alignment: AlignmentDecision
+    relative_alignment: float | None
+    importance: ImportanceMeasures
+    entropy_fraction: float | None
+    staleness: Staleness
+    policy_loss: float
+    value_loss: float
+    gradient_norm: float
+    value_gradient_norm: float
+    learning_rate: float
+    momentum: float
+    kl_coefficient: float
+    displacement_removed: float
+
+
+class LearnerStep:
+    """Policy, value function, optimizers and every layer between a batch and the next version.
+
+    `update` is the order of the layers on one screen; each can be switched alone in the manifest.
+    """
+
+    def __init__(self, spec: AsyncRLJobSpec, layout: PolicyLayout, ranks: Ranks) -> None:
+        generator = torch.Generator().manual_seed(spec.seed)
+        self.spec = spec
+        self.layout = layout
+        self.version = 0
+        self.updates = 0
+        self.policy = PolicyNetwork(layout, generator=generator)
+        self.value = ValueNetwork(layout, generator=generator)
+        self.normalizer = Normalizer(
+            layout.observation_size, enabled=spec.algorithm.normalize_observations
+        )
+        self.policy_parameters = list(self.policy.parameters())
+        self.value_parameters = list(self.value.parameters())
+        optimizer = spec.optimizer
+        self.policy_optimizer = build_optimizer(optimizer, self.policy_parameters)
+        self.value_optimizer = build_optimizer(optimizer, self.value_parameters)
+        controlled = list(self.policy_parameters)
+        if spec.alignment.scope == "all":
+            controlled += self.value_parameters
+        self.alignment = GradientAlignment(controlled, alignment_config(spec.alignment))
+        compensation = spec.compensation
+        self.kl_feedback = KlFeedback(
+            compensation.kl_feedback.mode,
+            coefficient=compensation.kl_feedback.coefficient,
+            target=compensation.kl_feedback.target,
+        )
+        bound = spec.staleness.max if spec.staleness.inject is None else spec.staleness.inject
+        self.displacement = DisplacementProjection(
+            self.policy_parameters,
+            fraction=compensation.displacement_projection,
+            capacity=max(bound, 1),
+        )
+        self.split_half = SplitHalf()
+        self._ranks = ranks
+
+    def update(self, batch: Batch, *, progress: float = 0.0) -> UpdateResult:
+        """Train on this rank's part of a batch; `progress` 0..1 drives the learning-rate schedule."""
+        staleness = measure_staleness(batch, self.version, self._ranks)
+        observations = self.normalizer(batch.observations)
+        valid = batch.valid.to(torch.float32)
+        count = self._ranks.sum(valid.sum()).clamp(min=1)
+
+        # batch -> loss: one sample-weight family, KL feedback to the behaviour policy
+        distribution = self.policy.distribution(observations[:-1])
+        log_ratios = distribution.log_prob(batch.actions) - batch.log_probabilities
+        entropy = distribution.entropy()
+        values = self.value(observations)
+        targets = self._targets(batch, log_ratios.detach(), values.detach())
+        policy_losses = self._policy_losses(batch, log_ratios, targets.advantages, entropy)
+        policy_loss = (policy_losses * valid).sum() / count
+        value_loss = 0.5 * ((values[:-1] - targets.values).square() * valid).sum() / count
+        importance = measure_importance(
+            log_ratios, entropy, batch.valid, clip=self.spec.algorithm.clip, ranks=self._ranks
+        )
+
+        # loss -> policy gradient and value gradient, apart
+        self.policy_optimizer.zero_grad()
+        self.value_optimizer.zero_grad()
+        half = self._half_gradient(policy_losses * valid / count)
+        torch.autograd.backward([policy_loss, value_loss])
+        self._ranks.sum_gradients([*self.policy_parameters, *self.value_parameters])
+        if half is not None:
+            self.split_half.observe(half, [_gradient(p) for p in self.policy_parameters])
+
+        # policy gradient -> alignment -> norm clip -> optimizer -> displacement projection
+        decision = self.alignment.step()
+        limit = self.spec.optimizer.max_gradient_norm or math.inf
+        clipped_norm = float(clip_grad_norm_(self.policy_parameters, limit))
+        value_norm = float(clip_grad_norm_(self.value_parameters, limit))
+        finite = decision.reason != "non-finite" and math.isfinite(value_norm)
+        rate, beta1 = self._steer(decision, staleness.mean, importance, progress)
+        removed = 0.0
+        if finite:
+            self.value_optimizer.step()
+        if finite and decision.apply:
+            self.displacement.before()
+            self.policy_optimizer.step()
+            removed = self.displacement.after(staleness.mean)
+            self.normalizer.update(batch.observations[:-1], batch.valid, self._ranks)
+            self.version += 1
+        self.kl_feedback.observe(importance.kl)
+        self.updates += 1
+        losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
+        return UpdateResult(
+            outcome=_outcome(finite, decision),
+            version=self.version,
+            alignment=decision,
+            relative_alignment=self.split_half.relative(decision.smoothed),
+            importance=importance,
+            entropy_fraction=self._entropy_fraction(importance.entropy),
+            staleness=staleness,
+            policy_loss=losses[0],
+            value_loss=losses[1],
+            gradient_norm=_known(decision.gradient_norm, clipped_norm),
+            value_gradient_norm=value_norm,
+            learning_rate=rate,
+            momentum=beta1,
+            kl_coefficient=self.kl_feedback.coefficient,
+            displacement_removed=removed,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """What actors need of the current version: policy and observation normaliser."""
+        return self.policy.to_weights() | self.normalizer.to_weights()
+
+    def _targets(self, batch: Batch, log_ratios: Tensor, values: Tensor) -> Targets:
+        algorithm = self.spec.algorithm
+        discounts = algorithm.discount * (~batch.terminated).to(torch.float32)
+        continues = (~batch.ended).to(torch.float32)
+        rewards = batch.rewards * algorithm.reward_scale
+        if algorithm.name in ("appo", "impala"):
+            return vtrace(
+                log_ratios=log_ratios,
+                rewards=rewards,
+                discounts=discounts,
+                continues=continues,
+                values=values,
+                rho_bar=algorithm.rho_bar,
+                c_bar=algorithm.c_bar,
+                trace_lambda=algorithm.gae_lambda,
+            )
+        return gae(
+            rewards=rewards,
+            discounts=discounts,
+            continues=continues,
+            values=values,
+            gae_lambda=algorithm.gae_lambda,
+        )
+
+    def _policy_losses(
+        self, batch: Batch, log_ratios: Tensor, advantages: Tensor, entropy: Tensor
+    ) -> Tensor:
+        algorithm = self.spec.algorithm
+        if algorithm.normalize_advantages:
+            advantages = self._normalize(advantages, batch.valid)
+        log_ratios = log_ratios.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        match algorithm.name:
+            case "impala":
+                losses = vtrace_policy_gradient(log_ratios, advantages, rho_bar=algorithm.rho_bar)
+            case "decoupledPpo":
+                losses = decoupled_surrogate(
+                    log_ratios,
+                    advantages,
+                    clip=algorithm.clip,
+                    staleness=batch.staleness(self.version),
+                )
+            case _:
+                losses = clipped_surrogate(log_ratios, advantages, clip=algorithm.clip)
+        losses = losses - algorithm.entropy_coefficient * entropy
+        if self.kl_feedback.coefficient > 0:
+            losses = losses + kl_feedback(log_ratios, coefficient=self.kl_feedback.coefficient)
+        return losses
+
+    def _normalize(self, advantages: Tensor, valid: Tensor) -> Tensor:
+        mask = valid.to(torch.float64)
+        sums = torch.stack([mask.sum(), (advantages * mask).sum()])
+        count, total = self._ranks.sum(sums).tolist()
+        mean = total / max(count, 1.0)
+        square = float(self._ranks.sum(((advantages - mean).square() * mask).sum()))
+        deviation = math.sqrt(square / max(count, 1.0))
+        normalized: Tensor = (advantages - mean) / (deviation + ADVANTAGE_EPSILON)
+        return normalized
+
+    def _half_gradient(self, losses: Tensor) -> list[Tensor] | None:
+        """The policy gradient of the first half of the environments, every SPLIT_EVERY updates."""
+        if self.spec.alignment.mode == "off" or self.updates % SPLIT_EVERY != 0:
+            return None
+        half = losses[:, : losses.shape[1] // 2].sum()
+        gradients = torch.autograd.grad(
+            half, self.policy_parameters, retain_graph=True, allow_unused=True
+        )
+        return [
+            self._ranks.sum(torch.zeros_like(p) if g is None else g.contiguous())
+            for p, g in zip(self.policy_parameters, gradients, strict=True)
+        ]
+
+    def _steer(
+        self,
+        decision: AlignmentDecision,
+        staleness: float,
+        importance: ImportanceMeasures,
+        progress: float,
+    ) -> tuple[float, float]:
+        """Set this step's learning rates and momentum; returns those of the policy."""
+        spec = self.spec
+        schedule = 1.0 if spec.optimizer.schedule == "constant" else max(0.0, 1.0 - progress)
+        size = step_size(
+            spec.compensation.step_size,
+            staleness=staleness,
+            effective_sample_size=importance.effective_sample_size,
+        )
+        rate = spec.optimizer.learning_rate * schedule * size * decision.learning_rate_factor
+        beta1 = spec.optimizer.beta1
+        if spec.compensation.momentum_law:
+            beta1 = momentum(beta1, staleness)
+        steer(self.policy_optimizer, learning_rate=rate, beta1=beta1)
+        value_rate = spec.optimizer.value_learning_rate or spec.optimizer.learning_rate
+        steer(
+            self.value_optimizer,
+            learning_rate=value_rate * schedule,
+            beta1=spec.optimizer.beta1,
+        )
+        return rate, beta1
+
+    def _entropy_fraction(self, entropy: float) -> float | None:
+        """Of the largest possible entropy; absent for continuous actions, which have none."""
+        action = self.layout.action
+        if not isinstance(action, Discrete) or action.n < 2:
+            return None
+        return entropy / math.log(action.n)
+
+
+def _known(measured: float | None, otherwise: float) -> float:
+    return otherwise if measured is None else measured
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _outcome(finite: bool, decision: AlignmentDecision) -> Outcome:
+    if not finite:
+        return "non_finite"
+    return "trained" if decision.apply else "skipped"

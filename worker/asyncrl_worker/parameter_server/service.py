@@ -1,0 +1,550 @@
+"""The gRPC face of the parameter server: calls in, state machine events, effects out.
+
+One event loop, one thread: between two awaits nothing else runs, so the state needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics, Snapshot
+from asyncrl_worker.parameter_server.schedule import Batch
+from asyncrl_worker.parameter_server.state import (
+    Close,
+    Effect,
+    HeldByLearner,
+    ParameterServerState,
+    Send,
+)
+from asyncrl_worker.parameter_server.validation import FragmentValidator
+from asyncrl_worker.parameter_server.weights import StoredWeights, WeightsStore
+from asyncrl_worker.protocol import rollouts_pb2 as pb
+from asyncrl_worker.protocol.channel import CHUNK_BYTES
+from asyncrl_worker.protocol.errors import (
+    ConfigurationError,
+    Fenced,
+    HelloRequired,
+    MalformedMessage,
+    ProtocolError,
+)
+from asyncrl_worker.protocol.messages import (
+    PROTOCOL_VERSION,
+    Ack,
+    Drain,
+    Evaluate,
+    Refusal,
+    Schema,
+    Ticket,
+)
+from asyncrl_worker.protocol.rollouts_pb2_grpc import ParameterServerServicer
+from asyncrl_worker.protocol.tls import ACTOR_NAME, LEARNER_NAME
+from asyncrl_worker.protocol.wire import (
+    FENCED,
+    HELLO_REQUIRED,
+    REASON_KEY,
+    REFUSED,
+    ledger_from_wire,
+    ledger_to_wire,
+    schema_from_wire,
+)
+from asyncrl_worker.staleness import LedgerViolation, StalenessViolation
+
+log = logging.getLogger(__name__)
+
+OUTBOX_LIMIT = 64
+"""Messages that wait for one actor to read them; one that reads none is disconnected."""
+
+LONGEST_WAIT = 30.0
+"""Longest time in seconds that NextBatch waits, whatever is asked."""
+
+HELLO_SECONDS = 10.0
+"""Time for the first message of a stream."""
+
+PUBLISH_IDLE_SECONDS = 30.0
+"""Longest pause between two chunks of one upload."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Session:
+    """One open Rollouts stream."""
+
+    def __init__(self, schema: Schema | None) -> None:
+        self.schema = schema
+        self.outbox: asyncio.Queue[pb.ServerMessage | None] = asyncio.Queue(OUTBOX_LIMIT)
+
+    def put(self, message: pb.ServerMessage | None) -> None:
+        """Queues a message, None to close; a full outbox closes too."""
+        if self.outbox.full():
+            while not self.outbox.empty():
+                self.outbox.get_nowait()
+            message = None
+        self.outbox.put_nowait(message)
+
+
+class ParameterServerService(ParameterServerServicer):
+    """Serves one state machine and one weights store.
+
+    `steps` and `environments` are the job's fragment size. `failed` is set, with `failure`,
+    when an invariant breaks: the run must not go on. `finished` is set once the learner calls Finish.
+    """
+
+    def __init__(self, state: ParameterServerState, *, steps: int, environments: int) -> None:
+        self._state = state
+        self._steps = steps
+        self._environments = environments
+        self._store = WeightsStore()
+        self._validator: FragmentValidator | None = None
+        self._sessions: dict[int, _Session] = {}
+        self._next_session = 1
+        self._changed = asyncio.Event()
+        self._snapshot = Snapshot()
+        self.metrics = ParameterServerMetrics(lambda: self._snapshot)
+        self.finished = asyncio.Event()
+        self.failed = asyncio.Event()
+        self.failure: Exception | None = None
+        self._note([])
+
+    @property
+    def connected(self) -> int:
+        """Open actor streams."""
+        return len(self._sessions)
+
+    @property
+    def has_weights(self) -> bool:
+        return self._store.newest is not None
+
+    async def until_changed(self) -> None:
+        """Returns after the next event."""
+        await self._changed.wait()
+
+    # Actors
+
+    async def Rollouts(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ActorMessage], context: Context
+    ) -> None:
+        await self._require_role(context, ACTOR_NAME)
+        messages = aiter(request_iterator)
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await anext(messages)
+        except (StopAsyncIteration, TimeoutError):
+            await self._abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no Hello arrived")
+        refusal, schema = self._check_hello(first)
+        if refusal:
+            self._state.rejected["refused"] += 1
+            self._note([])
+            await context.write(pb.ServerMessage(refused=pb.Refused(reason=refusal)))
+            return
+        await self._serve_actor(first.hello, schema, messages, context)
+
+    async def _serve_actor(
+        self,
+        hello: pb.Hello,
+        schema: Schema | None,
+        messages: AsyncIterator[pb.ActorMessage],
+        context: Context,
+    ) -> None:
+        number, session = self._next_session, _Session(schema)
+        self._next_session += 1
+        self._sessions[number] = session
+        welcome = pb.Welcome(epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION)
+        session.put(pb.ServerMessage(welcome=welcome))
+        self._note(self._state.actor_joined(number, hello.actor_index, hello.attempt))
+        log.info("event=actor_joined actor=%d attempt=%d", hello.actor_index, hello.attempt)
+        reader = asyncio.create_task(self._read(number, messages))
+        writer = asyncio.create_task(self._write(session, context))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._sessions[number]
+            self._note(self._state.actor_lost(number))
+            reader.cancel()
+            writer.cancel()
+            for result in await asyncio.gather(reader, writer, return_exceptions=True):
+                self._explain_end(hello.actor_index, result)
+
+    async def _read(self, number: int, messages: AsyncIterator[pb.ActorMessage]) -> None:
+        state = self._state
+        async for message in messages:
+            kind = message.WhichOneof("message")
+            if kind == "fragment":
+                effects = self._fragment(number, message.fragment)
+            elif kind == "ready":
+                effects = state.actor_ready(number)
+            elif kind == "evaluation":
+                result = message.evaluation
+                effects = state.evaluation_arrived(
+                    number, result.version, list(result.returns), list(result.lengths)
+                )
+            elif kind == "goodbye":
+                return
+            else:
+                state.rejected["unknown"] += 1
+                effects = []
+            self._note(effects)
+
+    def _fragment(self, number: int, message: pb.FragmentMessage) -> list[Effect]:
+        self.metrics.bytes_received.inc(len(message.tensors))
+        try:
+            if self._validator is None:
+                raise MalformedMessage("fragment: no learner has said what it must look like")
+            arrival = self._validator.validate(message.tensors, message.digest)
+        except MalformedMessage as error:
+            return self._state.fragment_arrived(number, message.epoch, message.ticket, error)
+        return self._state.fragment_arrived(number, message.epoch, message.ticket, arrival)
+
+    async def _write(self, session: _Session, context: Context) -> None:
+        while (message := await session.outbox.get()) is not None:
+            await context.write(message)
+
+    def _explain_end(self, index: int, result: BaseException | None) -> None:
+        if isinstance(result, LedgerViolation | StalenessViolation):
+            self._fail(result)
+        elif isinstance(result, grpc.aio.AioRpcError | grpc.aio.BaseError | grpc.RpcError):
+            log.warning("event=actor_stream_broken actor=%d error=%r", index, result)
+        elif isinstance(result, Exception):
+            log.error("event=actor_stream_failed actor=%d", index, exc_info=result)
+
+    def _check_hello(self, first: pb.ActorMessage) -> tuple[str, Schema | None]:
+        if first.WhichOneof("message") != "hello":
+            return "the first message must be Hello", None
+        hello = first.hello
+        if refusal := _check_version("actor", hello.protocol_version):
+            return refusal, None
+        if not hello.HasField("schema"):
+            return "", None
+        try:
+            schema = schema_from_wire(hello.schema)
+        except MalformedMessage as error:
+            return str(error), None
+        return self._mismatch(schema), schema
+
+    def _mismatch(self, schema: Schema) -> str:
+        if self._validator is None or schema == self._validator.schema:
+            return ""
+        return (
+            f"spec.workload: this actor's environment has {schema}, the learner's has "
+            f"{self._validator.schema}; use the same environment and versions in every role"
+        )
+
+    # Weights
+
+    async def GetWeights(  # noqa: N802
+        self, request: pb.WeightsRequest, context: Context
+    ) -> None:
+        await self._require_role(context, ACTOR_NAME, LEARNER_NAME)
+        weights = await self._find(request, context)
+        unchanged = bool(request.known_digest) and request.known_digest == weights.digest
+        mapped = bool(weights.path) and not request.inline and _same_host(context)
+        info = pb.WeightsInfo(
+            version=weights.version,
+            size=len(weights.data),
+            digest=weights.digest,
+            unchanged=unchanged,
+            path=weights.path if mapped and not unchanged else "",
+        )
+        outcome = "unchanged" if unchanged else "mapped" if mapped else "sent"
+        self.metrics.weights_requests.labels(outcome).inc()
+        await context.write(pb.WeightsChunk(info=info))
+        if unchanged or mapped:
+            return
+        for start in range(request.offset, len(weights.data), CHUNK_BYTES):
+            chunk = bytes(weights.data[start : start + CHUNK_BYTES])
+            await context.write(pb.WeightsChunk(data=chunk))
+            self.metrics.bytes_sent.inc(len(chunk))
+
+    async def _find(self, request: pb.WeightsRequest, context: Context) -> StoredWeights:
+        newest = self._store.newest
+        weights = self._store.get(request.version) if request.HasField("version") else newest
+        if weights is None:
+            self.metrics.weights_requests.labels("not_found").inc()
+            detail = (
+                f"weights version {request.version} is not kept, the newest is {newest.version}"
+                if newest is not None
+                else "no weights are published yet"
+            )
+            await self._abort(context, grpc.StatusCode.NOT_FOUND, detail)
+        if request.offset > len(weights.data):
+            detail = f"offset {request.offset} is beyond the {len(weights.data)} bytes"
+            await self._abort(context, grpc.StatusCode.OUT_OF_RANGE, detail)
+        return weights
+
+    async def Publish(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.PublishChunk], context: Context
+    ) -> pb.PublishReply:
+        await self._require_role(context, LEARNER_NAME)
+        try:
+            await self._receive_weights(aiter(request_iterator))
+        except (ProtocolError, TimeoutError, StopAsyncIteration) as error:
+            await self._refuse(context, error)
+        return pb.PublishReply(ledger=ledger_to_wire(self._state.ledger))
+
+    async def _receive_weights(self, chunks: AsyncIterator[pb.PublishChunk]) -> None:
+        chunk = await self._next_chunk(chunks)
+        header = chunk.header
+        self._state.check_attempt(header.attempt)
+        newest = self._store.newest
+        repeated = (
+            self._state.published_version == header.version
+            and newest is not None
+            and newest.digest == header.digest
+        )
+        if repeated:
+            return
+        upload = self._store.upload(header.version, header.size, header.digest)
+        while True:
+            upload.write(chunk.data)
+            try:
+                chunk = await self._next_chunk(chunks)
+            except StopAsyncIteration:
+                break
+        upload.verify()
+        # Another attempt may have taken over during the upload; the state refuses it then.
+        effects = self._state.published(
+            header.attempt,
+            header.version,
+            evaluate_episodes=header.evaluate_episodes,
+            reset_environments=header.reset_environments,
+        )
+        upload.commit()
+        self._store.keep(self._state.needed_versions)
+        self._note(effects)
+
+    async def _next_chunk(self, chunks: AsyncIterator[pb.PublishChunk]) -> pb.PublishChunk:
+        async with asyncio.timeout(PUBLISH_IDLE_SECONDS):
+            return await anext(chunks)
+
+    # Learner
+
+    async def LearnerHello(  # noqa: N802
+        self, request: pb.LearnerHelloRequest, context: Context
+    ) -> pb.LearnerHelloReply:
+        await self._require_role(context, LEARNER_NAME)
+        if refusal := _check_version("learner", request.protocol_version):
+            await self._abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal, REFUSED)
+        try:
+            validator = FragmentValidator(
+                schema_from_wire(request.schema), self._steps, self._environments
+            )
+            effects = self._state.learner_hello(
+                request.attempt,
+                request.version,
+                ledger_from_wire(request.ledger) if request.HasField("ledger") else None,
+                [HeldByLearner(h.batch_id, h.fragments, h.version) for h in request.held],
+            )
+        except ProtocolError as error:
+            await self._refuse(context, error)
+        self._validator = validator
+        self._note(effects + self._refuse_mismatched())
+        log.info("event=learner_joined attempt=%d version=%d", request.attempt, request.version)
+        return pb.LearnerHelloReply(
+            epoch=self._state.epoch,
+            protocol_version=PROTOCOL_VERSION,
+            weights_wanted=self._state.published_version is None,
+            ledger=ledger_to_wire(self._state.ledger),
+        )
+
+    def _refuse_mismatched(self) -> list[Effect]:
+        """Actors that joined before the learner said what its environment looks like."""
+        effects: list[Effect] = []
+        for number, session in self._sessions.items():
+            refusal = self._mismatch(session.schema) if session.schema is not None else ""
+            if refusal:
+                effects += [Send(number, Refusal(refusal)), Close(number)]
+        return effects
+
+    async def NextBatch(  # noqa: N802
+        self, request: pb.NextBatchRequest, context: Context
+    ) -> pb.NextBatchReply:
+        await self._require_role(context, LEARNER_NAME)
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + max(0.0, min(request.wait_seconds, LONGEST_WAIT))
+        while True:
+            try:
+                batch = self._next_batch(request)
+            except (ProtocolError, LedgerViolation, StalenessViolation) as error:
+                await self._refuse(context, error)
+            evaluations = self._state.results(request.evaluations_seen)
+            if batch is not None or evaluations or self.finished.is_set() or loop.time() >= limit:
+                break
+            try:
+                async with asyncio.timeout_at(limit):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        reply = pb.NextBatchReply(ledger=ledger_to_wire(self._state.ledger))
+        if batch is not None:
+            reply.batch_id = batch.id
+            reply.version = batch.version
+            reply.fragments.extend(queued.arrival.data for queued in batch.fragments)
+            reply.tickets.extend(queued.order.ticket for queued in batch.fragments)
+        for evaluation in evaluations:
+            result = pb.EvaluationResult(
+                version=evaluation.version,
+                returns=evaluation.returns,
+                lengths=evaluation.lengths,
+            )
+            reply.evaluations.append(pb.Evaluation(number=evaluation.number, result=result))
+        return reply
+
+    def _next_batch(self, request: pb.NextBatchRequest) -> Batch | None:
+        if request.evaluations_only:
+            self._state.check_attempt(request.attempt)
+            return None
+        batch, stale, effects = self._state.next_batch(request.attempt, list(request.held))
+        if batch is not None:
+            now = self._state.now()
+            for queued in batch.fragments:
+                self.metrics.observe(queued, batch.version, now)
+        if batch is not None or stale:
+            self._note(effects)
+        return batch
+
+    async def Consumed(  # noqa: N802
+        self, request: pb.ConsumedRequest, context: Context
+    ) -> pb.ConsumedReply:
+        await self._require_role(context, LEARNER_NAME)
+        try:
+            self._note(
+                self._state.consumed(
+                    request.attempt, request.batch_id, request.outcome, request.version
+                )
+            )
+        except (ProtocolError, LedgerViolation) as error:
+            await self._refuse(context, error)
+        return pb.ConsumedReply(ledger=ledger_to_wire(self._state.ledger))
+
+    async def Pace(self, request: pb.PaceRequest, context: Context) -> pb.PaceReply:  # noqa: N802
+        await self._require_role(context, LEARNER_NAME)
+        try:
+            self._note(self._state.pace(request.attempt, request.eta))
+        except ProtocolError as error:
+            await self._refuse(context, error)
+        return pb.PaceReply(eta=self._state.eta)
+
+    async def Finish(  # noqa: N802
+        self, request: pb.FinishRequest, context: Context
+    ) -> pb.FinishReply:
+        await self._require_role(context, LEARNER_NAME)
+        try:
+            effects = self._state.finish(request.attempt)
+        except (ProtocolError, LedgerViolation) as error:
+            await self._refuse(context, error)
+        self.finished.set()
+        self._note(effects)
+        return pb.FinishReply(ledger=ledger_to_wire(self._state.ledger))
+
+    # Effects and refusals
+
+    def _note(self, effects: Iterable[Effect]) -> None:
+        """Carries out effects, publishes a snapshot and wakes whoever waits for a change."""
+        for effect in effects:
+            session = self._sessions.get(effect.session)
+            if session is None:
+                continue
+            session.put(self._to_wire(effect.message) if isinstance(effect, Send) else None)
+        state = self._state
+        self._snapshot = Snapshot(
+            ledger=state.ledger.copy(),
+            rejected=dict(state.rejected),
+            connected=state.connected,
+            idle=state.idle,
+            held=state.held_fragments,
+            admissible=state.admissible,
+            eta=state.eta,
+            version=state.published_version,
+            weights_bytes=self._store.size,
+            weights_versions=len(self._store.versions),
+            evaluations_pending=state.evaluations.pending,
+            evaluations_given_up=state.evaluations.given_up,
+        )
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _to_wire(self, message: Ticket | Ack | Evaluate | Drain | Refusal) -> pb.ServerMessage:
+        match message:
+            case Ticket():
+                ticket = pb.Ticket(
+                    id=message.id,
+                    policy_version=message.policy_version,
+                    exact=message.exact,
+                    reset_seed=message.reset_seed,
+                    weights_digest=self._store.digest(message.policy_version),
+                )
+                return pb.ServerMessage(ticket=ticket)
+            case Ack():
+                ack = pb.Ack(
+                    ticket=message.ticket, accepted=message.accepted, reason=message.reason
+                )
+                return pb.ServerMessage(ack=ack)
+            case Evaluate():
+                evaluate = pb.Evaluate(version=message.version, episodes=message.episodes)
+                return pb.ServerMessage(evaluate=evaluate)
+            case Drain():
+                return pb.ServerMessage(drain=pb.Drain())
+            case Refusal():
+                return pb.ServerMessage(refused=pb.Refused(reason=message.reason))
+
+    async def _require_role(self, context: Context, *roles: str) -> None:
+        """Unix sockets are protected by their file mode; elsewhere the certificate decides."""
+        if _same_host(context):
+            return
+        names = context.auth_context().get("x509_common_name", [])
+        if not any(name.decode("ascii", "replace") in roles for name in names):
+            self._state.rejected["role"] += 1
+            self._note([])
+            detail = f"certificate {[n.decode('ascii', 'replace') for n in names]} is not {roles}"
+            await self._abort(context, grpc.StatusCode.PERMISSION_DENIED, detail, REFUSED)
+
+    async def _refuse(self, context: Context, error: Exception) -> NoReturn:
+        code = grpc.StatusCode.FAILED_PRECONDITION
+        kind = REFUSED
+        match error:
+            case LedgerViolation() | StalenessViolation():
+                self._fail(error)
+                code = grpc.StatusCode.INTERNAL
+            case Fenced():
+                kind = FENCED
+            case HelloRequired():
+                kind = HELLO_REQUIRED
+            case MalformedMessage():
+                code = grpc.StatusCode.DATA_LOSS
+            case ConfigurationError():
+                code = grpc.StatusCode.INVALID_ARGUMENT
+            case TimeoutError() | StopAsyncIteration():
+                code = grpc.StatusCode.CANCELLED
+                error = MalformedMessage("publish: the upload stopped half-way")
+        self._state.rejected[kind] += 1
+        self._note([])
+        await self._abort(context, code, str(error), kind)
+
+    async def _abort(
+        self, context: Context, code: grpc.StatusCode, detail: str, kind: str = REFUSED
+    ) -> NoReturn:
+        await context.abort(code, detail, ((REASON_KEY, kind),))
+        raise AssertionError("abort returned")
+
+    def _fail(self, error: Exception) -> None:
+        log.critical("event=invariant_broken error=%s", error)
+        self.failure = self.failure or error
+        self.failed.set()
+
+
+def _check_version(role: str, version: int) -> str:
+    if version == PROTOCOL_VERSION:
+        return ""
+    return (
+        f"protocol version {version} of this {role}, {PROTOCOL_VERSION} of the parameter server; "
+        "use the same asyncrl release (image) in every role"
+    )
+
+
+def _same_host(context: Context) -> bool:
+    return str(context.peer()).startswith("unix:")

@@ -1,0 +1,477 @@
+"""The parameter server as a state machine: events in, messages to actors out.
+
+No sockets, threads or clock of its own. One event at a time; after each the ledger balances. The
+service (service.py) turns gRPC calls into these events and carries out the returned effects.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from asyncrl_worker.parameter_server.evaluations import Evaluations, EvaluationTask
+from asyncrl_worker.parameter_server.schedule import Batch, Order, Queued, schedule_of
+from asyncrl_worker.parameter_server.validation import Arrival
+from asyncrl_worker.protocol.errors import Fenced, HelloRequired, MalformedMessage, Refused
+from asyncrl_worker.protocol.messages import Ack, Drain, Evaluate, Evaluation, Refusal, Ticket
+from asyncrl_worker.staleness import DropReason, Ledger, StalenessPolicy
+
+TICKETS_PER_ACTOR = 1
+"""Fragments an actor may have in work. A second would hide the round trip, at the price of a
+version of staleness for every fragment; a round trip is far shorter than a fragment."""
+
+MALFORMED_LIMIT = 16
+"""Malformed fragments in a row after which an actor is refused: it will not get better."""
+
+ACTORS_LIMIT = 4096
+"""Largest number of actor indices; bounds what is remembered about absent actors."""
+
+SETTLED_LIMIT = 1024
+"""Tickets without a fragment whose reason is remembered, for a late fragment's answer."""
+
+TRAINED = "trained"
+
+ActorMessage = Ticket | Ack | Evaluate | Drain | Refusal
+
+
+@dataclass(frozen=True)
+class Send:
+    """Deliver `message` on `session`."""
+
+    session: int
+    message: ActorMessage
+
+
+@dataclass(frozen=True)
+class Close:
+    """End `session` after what was sent before."""
+
+    session: int
+
+
+Effect = Send | Close
+
+
+@dataclass(eq=False)
+class _Actor:
+    session: int
+    index: int
+    ready: bool = False
+    malformed: int = 0
+    orders: dict[int, Order] = field(default_factory=dict)
+    evaluation: EvaluationTask | None = None
+    # Work that nobody wants any more but that still occupies the actor.
+    void_tickets: set[int] = field(default_factory=set)
+    void_evaluation: bool = False
+
+    @property
+    def busy(self) -> int:
+        evaluating = self.evaluation is not None or self.void_evaluation
+        return len(self.orders) + len(self.void_tickets) + evaluating
+
+    @property
+    def wants_work(self) -> bool:
+        return self.ready and self.busy < TICKETS_PER_ACTOR
+
+
+@dataclass(frozen=True)
+class HeldByLearner:
+    """A batch that the learner received and has not settled."""
+
+    batch_id: int
+    fragments: int
+    version: int
+
+
+class ParameterServerState:
+    """Actors, tickets, batches and the ledger of one life (`epoch`) of the parameter server.
+
+    `clock` gives seconds. Learner events raise Fenced for an older attempt, Refused for what can
+    never be right, and HelloRequired where the learner must introduce itself first.
+    """
+
+    def __init__(
+        self,
+        policy: StalenessPolicy,
+        *,
+        epoch: int,
+        seed: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.epoch = epoch
+        self.policy = policy
+        self.ledger = Ledger()
+        self.evaluations = Evaluations()
+        self.rejected: Counter[str] = Counter()
+        self.attempt: int | None = None
+        self.published_version: int | None = None
+        self.eta = policy.bound
+        self.finished = False
+        self._clock = clock
+        self._schedule = schedule_of(policy, seed)
+        self._actors: dict[int, _Actor] = {}
+        self._sessions: dict[int, int] = {}  # actor index -> session
+        self._attempts: dict[int, int] = {}  # actor index -> newest attempt
+        # Sessions in the order in which they became idle: the gate serves them so.
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._settled: OrderedDict[int, DropReason] = OrderedDict()
+        self._next_ticket = 1
+        self._next_batch = 1
+
+    # Actors
+
+    @property
+    def connected(self) -> int:
+        return len(self._actors)
+
+    @property
+    def idle(self) -> int:
+        """Actors that wait for work."""
+        return len(self._idle)
+
+    def now(self) -> float:
+        """The time on the clock of every time kept here, in seconds."""
+        return self._clock()
+
+    @property
+    def held_fragments(self) -> int:
+        """Fragments in batches that the learner holds."""
+        return sum(batch.size for batch in self._schedule.held.values())
+
+    @property
+    def admissible(self) -> int:
+        """Fragments that may be started now and wait for a free actor."""
+        return self._schedule.admissible
+
+    @property
+    def needed_versions(self) -> set[int]:
+        """Versions that outstanding work may still fetch, apart from the newest."""
+        needed = set(self.evaluations.pending_versions)
+        for actor in self._actors.values():
+            if actor.evaluation is not None:
+                needed.add(actor.evaluation.version)
+        if self.published_version is not None:
+            lag = self.policy.exact_lag
+            oldest = self.published_version - (1 if lag is None else lag + 1)
+            needed.update(range(oldest, self.published_version + 1))
+        return needed
+
+    def actor_joined(self, session: int, index: int, attempt: int) -> list[Effect]:
+        """A stream opened. It replaces an older one of the same actor."""
+        if index >= ACTORS_LIMIT:
+            self.rejected["refused"] += 1
+            reason = f"actor index {index} is not below {ACTORS_LIMIT}"
+            return [Send(session, Refusal(reason)), Close(session)]
+        newest = self._attempts.get(index, 0)
+        if attempt < newest:
+            self.rejected["refused"] += 1
+            reason = f"actor {index}: attempt {attempt} was replaced by attempt {newest}"
+            return [Send(session, Refusal(reason)), Close(session)]
+        effects: list[Effect] = []
+        replaced = self._sessions.get(index)
+        if replaced is not None:
+            effects += self.actor_lost(replaced)
+            effects.append(Close(replaced))
+        self._attempts[index] = attempt
+        self._sessions[index] = session
+        self._actors[session] = _Actor(session, index)
+        if self.finished:
+            effects.append(Send(session, Drain()))
+        return effects
+
+    def actor_ready(self, session: int) -> list[Effect]:
+        """The actor holds nothing; what it held is given back."""
+        actor = self._actors.get(session)
+        if actor is None:
+            return []
+        self._release(actor, DropReason.ABANDONED)
+        actor.ready = True
+        self._note(actor)
+        return self._dispatch()
+
+    def actor_lost(self, session: int) -> list[Effect]:
+        """The stream ended, by a goodbye or without."""
+        actor = self._actors.pop(session, None)
+        if actor is None:
+            return []
+        self._idle.pop(session, None)
+        del self._sessions[actor.index]
+        self._release(actor, DropReason.ACTOR_LOST)
+        return self._dispatch()
+
+    def fragment_arrived(
+        self, session: int, epoch: int, ticket: int, fragment: Arrival | MalformedMessage
+    ) -> list[Effect]:
+        """A fragment, already validated by itself; whether it was asked for is decided here."""
+        actor = self._actors.get(session)
+        if actor is None:
+            return []
+        refusal = self._settle(actor, epoch, ticket, fragment)
+        reason = refusal.partition(":")[0]
+        if refusal:
+            self.rejected[reason] += 1
+        actor.malformed = actor.malformed + 1 if reason == DropReason.MALFORMED else 0
+        effects: list[Effect] = [Send(session, Ack(ticket, not refusal, refusal))]
+        if actor.malformed >= MALFORMED_LIMIT:
+            text = f"actor {actor.index}: {actor.malformed} malformed fragments in a row; {refusal}"
+            return [
+                *effects,
+                Send(session, Refusal(text)),
+                Close(session),
+                *self.actor_lost(session),
+            ]
+        self._note(actor)
+        return effects + self._dispatch()
+
+    def evaluation_arrived(
+        self, session: int, version: int, returns: Sequence[float], lengths: Sequence[int]
+    ) -> list[Effect]:
+        """The result of an evaluation; anything else than the one asked for is rejected."""
+        actor = self._actors.get(session)
+        if actor is None:
+            return []
+        task = actor.evaluation
+        if task is None or task.version != version:
+            if not actor.void_evaluation:
+                self.rejected["evaluation"] += 1
+        elif not self.evaluations.complete(task, returns, lengths):
+            self.rejected["evaluation"] += 1
+        if task is not None and task.version != version:
+            return []
+        actor.evaluation = None
+        actor.void_evaluation = False
+        self._note(actor)
+        return self._dispatch()
+
+    # Learner
+
+    def learner_hello(
+        self, attempt: int, version: int, last: Ledger | None, held: Sequence[HeldByLearner]
+    ) -> list[Effect]:
+        """A learner introduces itself, at `version`.
+
+        The same attempt again: nothing changes. A higher one: everything outstanding is dropped
+        and the gate opens afresh once it publishes. The first one of this epoch: the ledger of the
+        parameter server before this one is taken over.
+        """
+        if self.attempt is not None and attempt < self.attempt:
+            raise Fenced(f"learner attempt {attempt} was replaced by attempt {self.attempt}")
+        if attempt == self.attempt:
+            return []
+        batches: list[Batch] = []
+        if self.attempt is None:
+            batches = [Batch(item.batch_id, item.version, item.fragments) for item in held]
+            if last is not None:
+                self.ledger.restore(last, sum(batch.size for batch in batches))
+            self._next_batch = max([0, *(batch.id for batch in batches)]) + 1
+        else:
+            self._void_everything(DropReason.LEARNER_RESTART)
+        self.attempt = attempt
+        self.published_version = None
+        self.finished = False
+        self._schedule.start(version, batches)
+        self.ledger.check()
+        return []
+
+    def check_attempt(self, attempt: int) -> None:
+        """Raises Fenced for an older attempt than the present one, HelloRequired for a newer."""
+        if self.attempt is None or attempt > self.attempt:
+            raise HelloRequired(f"learner attempt {attempt} has not introduced itself")
+        if attempt < self.attempt:
+            raise Fenced(f"learner attempt {attempt} was replaced by attempt {self.attempt}")
+
+    def published(
+        self, attempt: int, version: int, *, evaluate_episodes: int, reset_environments: bool
+    ) -> list[Effect]:
+        """`version` can be fetched from now on."""
+        self.check_attempt(attempt)
+        try:
+            self._schedule.published(version, reset_environments)
+        except ValueError as error:
+            raise Refused(f"publish: {error}") from None
+        self.published_version = version
+        if evaluate_episodes:
+            self.evaluations.ask(version, evaluate_episodes)
+        return self._dispatch()
+
+    def next_batch(
+        self, attempt: int, held: Sequence[int]
+    ) -> tuple[Batch | None, list[Queued], list[Effect]]:
+        """A batch, if one is complete, and the fragments dropped as stale on the way.
+
+        A batch that was handed out but is not in `held` got lost with its reply and comes again.
+        Raises StalenessViolation rather than hand out a batch beyond the bound.
+        """
+        self.check_attempt(attempt)
+        for batch in self._schedule.held.values():
+            if batch.id not in held and batch.fragments:
+                return batch, [], []
+        if self.finished:
+            return None, [], []
+        batch_or_none, stale = self._schedule.take(self._next_batch)
+        if stale:
+            self.ledger.drop_queued(DropReason.STALE, len(stale))
+        if batch_or_none is not None:
+            self._next_batch += 1
+            for staleness in batch_or_none.staleness:
+                self.policy.check(staleness)
+        return batch_or_none, stale, self._dispatch() if stale else []
+
+    def consumed(self, attempt: int, batch_id: int, outcome: str, version: int) -> list[Effect]:
+        """The learner settled a batch: `outcome` is "trained" or a drop reason."""
+        self.check_attempt(attempt)
+        if outcome != TRAINED and outcome not in list(DropReason):
+            raise Refused(f"outcome {outcome!a:.40} is neither 'trained' nor a drop reason")
+        batch = self._schedule.held.get(batch_id)
+        if batch is None:
+            if 0 < batch_id < self._next_batch:
+                return []  # settled already: the reply got lost
+            raise Refused(f"batch {batch_id} was never handed out")
+        self._schedule.consumed(batch_id, outcome == TRAINED, version)
+        if outcome == TRAINED:
+            self.ledger.train(batch.size)
+        else:
+            self.ledger.drop_queued(outcome, batch.size)
+        return self._dispatch()
+
+    def pace(self, attempt: int, eta: int) -> list[Effect]:
+        """Another effective bound, at most the job's own; see `eta` for the one in effect."""
+        self.check_attempt(attempt)
+        self.eta = self._schedule.pace(eta)
+        return self._dispatch()
+
+    def finish(self, attempt: int) -> list[Effect]:
+        """The run is over: everything outstanding is dropped, every actor drains."""
+        self.check_attempt(attempt)
+        if self.finished:
+            return []
+        self.finished = True
+        self._void_everything(DropReason.FINISHED)
+        self._schedule.start(0, ())
+        return [Send(session, Drain()) for session in self._actors]
+
+    def results(self, seen: int) -> list[Evaluation]:
+        """Evaluation results after number `seen`."""
+        return self.evaluations.results(seen)
+
+    # Rules
+
+    def _settle(
+        self, actor: _Actor, epoch: int, ticket: int, fragment: Arrival | MalformedMessage
+    ) -> str:
+        """Books the fragment; returns why it is refused, or nothing."""
+        if epoch != self.epoch:
+            self.ledger.drop_unknown(DropReason.EPOCH)
+            return f"{DropReason.EPOCH}: granted by an earlier parameter server"
+        order = actor.orders.get(ticket)
+        if order is None:
+            return self._settle_unexpected(actor, ticket)
+        problem = (
+            str(fragment)
+            if isinstance(fragment, MalformedMessage)
+            else self._wrong_version(order, fragment)
+        )
+        del actor.orders[ticket]
+        if problem or isinstance(fragment, MalformedMessage):
+            self._schedule.give_back(order)
+            self.ledger.drop_in_flight(DropReason.MALFORMED)
+            return f"{DropReason.MALFORMED}: {problem}"
+        self._schedule.accept(Queued(order, fragment, self._clock()))
+        self.ledger.accept()
+        return ""
+
+    def _settle_unexpected(self, actor: _Actor, ticket: int) -> str:
+        actor.void_tickets.discard(ticket)
+        known = self._settled.pop(ticket, None)
+        if known is not None:
+            return f"{known}: the ticket was void, and is counted already"
+        elsewhere = any(ticket in other.orders for other in self._actors.values())
+        if elsewhere or not 0 < ticket < self._next_ticket:
+            self.ledger.drop_unknown(DropReason.MALFORMED)
+            return f"{DropReason.MALFORMED}: ticket {ticket} was not granted to this actor"
+        self.ledger.drop_unknown(DropReason.DUPLICATE)
+        return f"{DropReason.DUPLICATE}: the fragment of ticket {ticket} is here already"
+
+    def _wrong_version(self, order: Order, fragment: Arrival) -> str:
+        newest = self.published_version
+        if order.exact and not fragment.oldest == fragment.newest == order.version:
+            return (
+                f"policy_versions: {fragment.oldest}..{fragment.newest}, the ticket is for "
+                f"exactly {order.version}"
+            )
+        if fragment.oldest < order.version:
+            return f"policy_versions: {fragment.oldest} is older than the ticket's {order.version}"
+        if newest is None or fragment.newest > newest:
+            return f"policy_versions: {fragment.newest} does not exist, the newest is {newest}"
+        return ""
+
+    def _release(self, actor: _Actor, reason: DropReason) -> None:
+        """Takes back everything that `actor` has in work."""
+        # Newest first: what is given back goes to the front of the actor's line.
+        for ticket, order in reversed(actor.orders.items()):
+            self._schedule.give_back(order)
+            self._remember(ticket, reason)
+        self.ledger.drop_in_flight(reason, len(actor.orders))
+        actor.orders.clear()
+        actor.void_tickets.clear()
+        actor.void_evaluation = False
+        if actor.evaluation is not None:
+            self.evaluations.give_back(actor.evaluation)
+            actor.evaluation = None
+
+    def _void_everything(self, reason: DropReason) -> None:
+        """Drops all that is outstanding. Actors at work stay occupied until they answer."""
+        for actor in self._actors.values():
+            for ticket in actor.orders:
+                self._remember(ticket, reason)
+            actor.void_tickets.update(actor.orders)
+            actor.orders.clear()
+            actor.void_evaluation |= actor.evaluation is not None
+            actor.evaluation = None
+        self.ledger.drop_in_flight(reason, self.ledger.in_flight)
+        self.ledger.drop_queued(reason, self.ledger.queued)
+        self.evaluations.clear()
+
+    def _remember(self, ticket: int, reason: DropReason) -> None:
+        self._settled[ticket] = reason
+        if len(self._settled) > SETTLED_LIMIT:
+            self._settled.popitem(last=False)
+
+    def _note(self, actor: _Actor) -> None:
+        """Puts `actor` into the line of idle actors, or out of it."""
+        if actor.wants_work:
+            self._idle.setdefault(actor.session)
+        else:
+            self._idle.pop(actor.session, None)
+
+    def _dispatch(self) -> list[Effect]:
+        """Hands out what may be started now."""
+        effects: list[Effect] = []
+        if self.finished or self.published_version is None:
+            return effects
+        for session in list(self._idle):
+            actor = self._actors[session]
+            while actor.wants_work and (message := self._work_for(actor)) is not None:
+                effects.append(Send(session, message))
+            self._note(actor)
+        return effects
+
+    def _work_for(self, actor: _Actor) -> ActorMessage | None:
+        if not actor.busy and (task := self.evaluations.assign()) is not None:
+            actor.evaluation = task
+            return Evaluate(task.version, task.episodes)
+        order = self._schedule.grant(self._next_ticket, actor.index, self._clock())
+        if order is None:
+            return None
+        self._next_ticket += 1
+        actor.orders[order.ticket] = order
+        self.ledger.grant()
+        return Ticket(
+            id=order.ticket,
+            policy_version=order.version,
+            exact=order.exact,
+            reset_seed=order.reset_seed,
+            weights_digest=b"",
+            epoch=self.epoch,
+        )

@@ -1,0 +1,239 @@
+"""What every role process shares: arguments, logging, signals, exit codes, termination message."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncrl_api.errors import ManifestError
+from asyncrl_api.manifest import load_manifest
+from asyncrl_api.spec import AsyncRLJob
+from asyncrl_worker.fault import DISK_ERROR, INTERNAL_ERROR, TERMINATED, WRONG_CONFIGURATION, Fault
+
+TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"
+PARENT_VARIABLE = "ASYNCRL_PARENT_PID"
+DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
+PARENT_CHECK_SECONDS = 1.0
+
+log = logging.getLogger("asyncrl")
+
+
+@dataclass(frozen=True)
+class RoleArguments:
+    """What a role is told on its command line; the same words in a pod and on one machine."""
+
+    role: str
+    job: AsyncRLJob
+    address: str
+    run_directory: Path
+    index: int = 0
+    attempt: int = 0
+    tls: Path | None = None
+    http: str = "127.0.0.1:0"
+    resume: bool = False
+
+    @property
+    def name(self) -> str:
+        """Role and index, as file names and logs show it."""
+        return f"{self.role}-{self.index}"
+
+
+class Stop:
+    """The wish of SIGTERM or Ctrl-C to end, for the loops of a role to look at."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def requested(self) -> bool:
+        """True from the first signal on."""
+        return self._event.is_set()
+
+    def request(self) -> None:
+        """Ask the role to end; runs the callbacks once."""
+        with self._lock:
+            first = not self._event.is_set()
+            self._event.set()
+            callbacks = list(self._callbacks) if first else []
+        for callback in callbacks:
+            callback()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the wish to end, at most `seconds`; True if it came."""
+        return self._event.wait(seconds)
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        """Call this (from another thread) when the wish comes; at once if it is there already."""
+        with self._lock:
+            late = self._event.is_set()
+            if not late:
+                self._callbacks.append(callback)
+        if late:
+            callback()
+
+
+RoleMain = Callable[[RoleArguments, Stop], int]
+
+
+def run_role(role: str, main: RoleMain, argv: Sequence[str] | None = None) -> int:
+    """Run a role's main function and turn whatever ends it into an exit code and a message."""
+    namespace = _parser(role).parse_args(argv)
+    name = f"{role}-{namespace.index}"
+    _configure_logging(name, namespace.attempt)
+    try:
+        arguments = _arguments(role, namespace)
+        stop = Stop()
+        _install_signals(stop)
+        _watch_parent(stop)
+        return main(arguments, stop)
+    except Fault as error:
+        return end_with(role, namespace.index, error.reason, str(error), error.exit_code)
+    except ManifestError as error:
+        message = "; ".join(str(error).splitlines())
+        return end_with(role, namespace.index, "InvalidManifest", message, WRONG_CONFIGURATION)
+    except OSError as error:
+        reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "DiskUnwritable"
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{role}: {where}{error.strerror or error}; free space or check permissions"
+        return end_with(role, namespace.index, reason, message, DISK_ERROR)
+    except Exception as error:
+        # The last fence of a process: the trace for the log, one line for the status.
+        log.exception("event=crashed")
+        message = f"{role}: {type(error).__name__}: {error}; the trace is in this role's log"
+        return end_with(role, namespace.index, "InternalError", message, INTERNAL_ERROR)
+
+
+def end_with(role: str, index: int, reason: str, message: str, exit_code: int) -> int:
+    """Log and write the termination message (Kubernetes: terminationMessagePath); return the code."""
+    line = " ".join(message.split())
+    log.error("event=failed reason=%s exit_code=%d message=%s", reason, exit_code, json.dumps(line))
+    target = os.environ.get(TERMINATION_LOG_VARIABLE)
+    path = Path(target) if target else DEFAULT_TERMINATION_LOG
+    if target or path.exists():
+        document = {"role": role, "index": index, "reason": reason, "message": line}
+        try:
+            path.write_text(json.dumps(document), encoding="utf-8")
+        except OSError as error:
+            log.error("event=termination_message_lost path=%s error=%s", path, error)
+    return exit_code
+
+
+def pin_threads(environment: dict[str, str] | None = None) -> int:
+    """Threads that numerical libraries may use: the CPU quota of the cgroup, or OMP_NUM_THREADS.
+
+    More threads than the quota spin against each other and cost an order of magnitude on a shared
+    machine. Sets OMP_NUM_THREADS and MKL_NUM_THREADS for libraries loaded later.
+    """
+    target = os.environ if environment is None else environment
+    configured = target.get("OMP_NUM_THREADS", "")
+    threads = int(configured) if configured.isdigit() and int(configured) > 0 else cpu_quota()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        target[variable] = str(threads)
+    return threads
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Whole CPUs this process may use, at least 1: cgroup v2 or v1 quota, else the affinity mask."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limit = float(available or 1)
+    with_quota = _read_quota(root)
+    if with_quota is not None:
+        limit = min(limit, with_quota)
+    return max(1, math.floor(limit))
+
+
+def _read_quota(root: Path) -> float | None:
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here; v1 has two files
+    try:
+        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
+        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _parser(role: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"asyncrl {role}", allow_abbrev=False)
+    parser.add_argument("--manifest", type=Path, required=True, help="resolved AsyncRLJob manifest")
+    parser.add_argument("--address", required=True, help="parameter server: unix:PATH or HOST:PORT")
+    parser.add_argument("--run-directory", type=Path, required=True)
+    parser.add_argument("--index", type=int, default=0, help="actor index or learner rank")
+    parser.add_argument("--attempt", type=int, default=0, help="restarts of this role so far")
+    parser.add_argument("--tls", type=Path, default=None, help="folder: ca.crt, tls.crt, tls.key")
+    parser.add_argument("--http", default="127.0.0.1:0", help="metrics and health; port 0 is any")
+    parser.add_argument("--resume", action="store_true", help="load the newest valid checkpoint")
+    return parser
+
+
+def _arguments(role: str, namespace: argparse.Namespace) -> RoleArguments:
+    return RoleArguments(
+        role=role,
+        job=load_manifest(namespace.manifest),
+        address=namespace.address,
+        run_directory=namespace.run_directory,
+        index=namespace.index,
+        attempt=namespace.attempt,
+        tls=namespace.tls,
+        http=namespace.http,
+        resume=namespace.resume,
+    )
+
+
+def _configure_logging(name: str, attempt: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    layout = f"%(asctime)s.%(msecs)03d %(levelname)s role={name} attempt={attempt} %(message)s"
+    handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%dT%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _install_signals(stop: Stop) -> None:
+    def on_signal(number: int, frame: Any) -> None:
+        # Locks and callbacks may be held by the interrupted thread, so another one does the work.
+        threading.Thread(target=stop.request, name="stop", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+
+
+def _watch_parent(stop: Stop) -> None:
+    """End with the local supervisor: a role whose parent was killed must not run on alone."""
+    expected = os.environ.get(PARENT_VARIABLE, "")
+    if not expected.isdigit():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(expected):
+            threading.Event().wait(PARENT_CHECK_SECONDS)
+        log.error("event=orphaned parent=%s", expected)
+        stop.request()
+        threading.Event().wait(5 * PARENT_CHECK_SECONDS)
+        os._exit(TERMINATED)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
