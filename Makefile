@@ -46,6 +46,7 @@ layers: $(READY)
 generated: $(READY)  ## the files made from the models and the protocol are up to date
 	$(RUN)/python -m asyncrl_api.crd --check
 	$(RUN)/python -m asyncrl_api.reference --check
+	$(RUN)/python -m asyncrl_worker.metrics_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
 
 unit: $(READY)   ## all tests, training and faults included

@@ -22,11 +22,13 @@ from asyncrl.progress import ASCII_SPARKS, SPARKS, History, TimeLeft
 REFRESH_HERTZ = 4
 EVENTS_SHOWN = 3
 WIDEST = 96
+MARGIN = 2
+"""Columns left free: the terminal shows ^C there, and a wrapped line would shift the picture."""
 NARROW = 60
 """Below this many columns the view drops its frame and its pictures."""
 
 PHASE_STYLES = {
-    "Pending": "dim",
+    "Pending": "default",
     "Running": "bold green",
     "Restarting": "bold yellow",
     "Suspended": "bold yellow",
@@ -84,7 +86,7 @@ class Picture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> list[RenderableType]:
         """Draw for the width at hand."""
         glyphs = ASCII if options.ascii_only else Glyphs()
-        width = min(options.max_width, WIDEST)
+        width = min(options.max_width - MARGIN, WIDEST)
         if width < NARROW:
             return [self._heading(), self._body(width, glyphs, narrow=True)]
         panel = Panel(
@@ -108,7 +110,9 @@ class Picture:
 
     def _heading(self) -> Text:
         phase = self._status.phase if self._status else "Pending"
-        heading = Text.assemble((self._name, "bold"), "  ", (phase, PHASE_STYLES[phase]))
+        # A title takes on the style of its frame, which is dim.
+        named, styled = "not dim bold", f"not dim {PHASE_STYLES[phase]}"
+        heading = Text.assemble((self._name, named), "  ", (phase, styled))
         heading.append(f"  {clock(self._elapsed())}", "dim")
         return heading
 
@@ -123,7 +127,7 @@ class Picture:
             parts.append(self._numbers(status, width, glyphs, narrow=narrow))
         if status is not None and status.roles:
             parts.append(Text(""))
-            parts.append(_grid([("roles", _roles(status.roles, glyphs))]))
+            parts.append(_grid([("roles", _roles(status.roles))]))
         if self._events:
             parts.append(Text(""))
         for at, line in self._events:
@@ -139,7 +143,8 @@ class Picture:
         done = training.progress if training and training.progress is not None else None
         text = Text(no_wrap=True)
         text.append(f"{ABSENT if done is None else format(100 * done, '.0f')} %", "bold")
-        left = self._time_left.seconds(time.monotonic()) if status.completion_time is None else None
+        running = status.phase == "Running"
+        left = self._time_left.seconds(time.monotonic()) if running else None
         if left is not None and done is not None and done < 1.0:
             text.append(f"  {roughly(left)} left", "dim")
         if narrow:
@@ -231,18 +236,18 @@ def _alignment(alignment: AlignmentStatus, glyphs: Glyphs, *, narrow: bool) -> T
     return text
 
 
-def _roles(roles: list[RoleStatus], glyphs: Glyphs) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _roles(roles: list[RoleStatus]) -> Text:
+    text = Text(no_wrap=True)
     for role in roles:
         style = "green" if role.ready >= role.desired else "yellow"
+        text.append(f"{ROLE_TITLES[role.name]:<18}")
+        text.append(f"{f'{role.ready}/{role.desired}':<7}", style)
         times = role.restarts + role.disruptions
-        again = f"{times} restart{'s' if times != 1 else ''}" if times else ""
-        table.add_row(
-            ROLE_TITLES[role.name],
-            Text(f"{role.ready}/{role.desired}", style),
-            Text(again, "yellow"),
-        )
-    return table
+        if times:
+            text.append(f"{times} restart{'s' if times != 1 else ''}", "yellow")
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 def _grid(rows: list[tuple[str, RenderableType]]) -> Table:

@@ -48,6 +48,12 @@ class Algorithm(Model):
         gt=0,
         le=100,
     )
+    trace_lambda: float = option(
+        1.0,
+        "Lambda of V-trace's traces (Espeholt et al. 2018, remark 2); appo and impala.",
+        ge=0,
+        le=1,
+    )
     entropy_coefficient: float = option(
         0.01, "Weight of the entropy bonus.", unit="loss per nat", ge=0, le=10
     )
@@ -58,6 +64,11 @@ class Algorithm(Model):
         True,
         "Shift and scale observations by running statistics, which travel with each version of "
         "the weights.",
+    )
+    normalize_values: bool = option(
+        True,
+        "Let the value network work in units of the returns' own mean and deviation (PopArt, van "
+        "Hasselt et al. 2016).",
     )
     reward_scale: float = option(
         1.0, "Factor on rewards before the loss; reported returns are unscaled.", gt=0, le=1e6
@@ -109,9 +120,9 @@ class Optimizer(Model):
         None, "Learning rate of the value network; null for learningRate.", gt=0, le=10
     )
     beta1: float = option(
-        0.9,
+        0.5,
         "Decay of the first moment, or the momentum of sgd; compensation.momentumLaw lowers it "
-        "with staleness.",
+        "with staleness. With one update per batch 0.9 overshoots even when synchronous.",
         ge=0,
         lt=1,
     )

@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import queue
-import shutil
 import signal
-import socket
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,34 +23,29 @@ from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, LearnerReport
 
+from asyncrl.backends.launch import COMMANDS, Launch, private_folder
 from asyncrl.backends.poller import POLL_SECONDS, Observation, Poller, health_problem
-from asyncrl.backends.processes import ChildProcess, child_environment
+from asyncrl.backends.processes import ChildProcess
 from asyncrl.backends.status import StatusBuilder, StatusFile, utc_now
 from asyncrl.backends.supervisor import (
+    Outcome,
+    Policy,
+    Supervisor,
+)
+from asyncrl.backends.unit import (
     Action,
     Diagnose,
     Kill,
     Note,
-    Outcome,
-    Policy,
     ProcessName,
     Role,
     Start,
-    Supervisor,
     Terminate,
     describe_exit,
 )
 from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object, write_atomically
 
-LONGEST_SOCKET_PATH = 100
-"""Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-COMMANDS: Mapping[Role, Sequence[str]] = {
-    Role.PARAMETER_SERVER: (sys.executable, "-m", "asyncrl_worker.parameter_server.main"),
-    Role.LEARNER: (sys.executable, "-m", "asyncrl_worker.learner.main"),
-    Role.ACTOR: (sys.executable, "-m", "asyncrl_worker.actor.main"),
-}
 
 
 class Display(Protocol):
@@ -120,7 +110,7 @@ class LocalRun:
         self._job = job
         self._resume = resume
         self._display = display or Silent()
-        self._commands = commands
+        self._launch = Launch(job, self.folder, commands=commands, resume=resume)
         self._poll_seconds = poll_seconds
         self._supervisor = Supervisor(policy_of(job))
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -129,20 +119,19 @@ class LocalRun:
         self._report: LearnerReport | None = None
         self._builder = StatusBuilder(job, utc_now())
         self._file = StatusFile(self.folder)
-        self._address = ""
-        self._rendezvous_port = 0
+        self._status = JobStatus()
 
     @property
-    def last_report(self) -> LearnerReport | None:
-        """The newest report of the learner, if there was one."""
-        return self._report
+    def status(self) -> JobStatus:
+        """The newest status; what status.json holds, or will hold within a second."""
+        return self._status
 
     def wait(self) -> Outcome:
         """Run to the end."""
         self._check_folder()
         self.folder.create()
-        with self.folder.locked(), _private_folder() as private, self._signals():
-            self._address = f"unix:{private / 'ps.sock'}"
+        with self.folder.locked(), private_folder() as private, self._signals():
+            self._launch.address = f"unix:{private / 'ps.sock'}"
             self._prepare()
             processes = [member for unit in self._supervisor.units for member in unit.members]
             try:
@@ -282,7 +271,7 @@ class LocalRun:
             self._act(self._supervisor.exited(name, 130, None, time.monotonic()))
             return
         if name == ProcessName(Role.LEARNER, 0):
-            self._rendezvous_port = _free_port()
+            self._launch.choose_rendezvous()
 
         def on_exit(code: int) -> None:
             self._events.put(_Exited(name, attempt, code))
@@ -291,50 +280,14 @@ class LocalRun:
             for stale in (self.folder.endpoint(str(name)), self.folder.termination(str(name))):
                 stale.unlink(missing_ok=True)
             self._children[name] = ChildProcess(
-                self._command(name, attempt),
-                environment=self._environment(name),
+                self._launch.command(name, attempt),
+                environment=self._launch.environment(name),
                 log=self.folder.log(str(name)),
                 header=f"{name} attempt {attempt}",
                 on_exit=on_exit,
             )
         except OSError as error:
             self._act(self._supervisor.exited(name, 74, disk_note(error), time.monotonic()))
-
-    def _command(self, name: ProcessName, attempt: int) -> list[str]:
-        spec = self._job.spec
-        port = {
-            Role.ACTOR: spec.actors.metrics_port,
-            Role.LEARNER: spec.learner.metrics_port,
-            Role.PARAMETER_SERVER: spec.parameter_server.metrics_port,
-        }[name.role]
-        command = [
-            *self._commands[name.role],
-            *("--manifest", str(self.folder.manifest)),
-            *("--address", self._address),
-            *("--run-directory", str(self.folder.path)),
-            *("--index", str(name.index)),
-            *("--attempt", str(attempt)),
-            # Replicas share this machine's ports: each takes the next one.
-            *("--http", f"127.0.0.1:{port + name.index if port else 0}"),
-        ]
-        if self._resume and name.role is Role.LEARNER:
-            command.append("--resume")
-        return command
-
-    def _environment(self, name: ProcessName) -> dict[str, str]:
-        spec = self._job.spec
-        role = {
-            Role.ACTOR: spec.actors,
-            Role.LEARNER: spec.learner,
-            Role.PARAMETER_SERVER: spec.parameter_server,
-        }[name.role]
-        extra = {variable.name: variable.value for variable in role.env}
-        if name.role is Role.LEARNER:
-            extra["RANK"] = extra["LOCAL_RANK"] = str(name.index)
-            extra["WORLD_SIZE"] = str(spec.learner.replicas)
-            extra["MASTER_ADDR"] = "127.0.0.1"
-            extra["MASTER_PORT"] = str(self._rendezvous_port)
-        return child_environment(os.environ, extra, self.folder.termination(str(name)))
 
     def _publish(self, outcome: Outcome | None) -> None:
         for line in self._supervisor.events:
@@ -348,6 +301,7 @@ class LocalRun:
             outcome=outcome,
             now=utc_now(),
         )
+        self._status = status
         self._display.status(status)
         try:
             self._file.write(status, final=outcome is not None)
@@ -367,7 +321,12 @@ class LocalRun:
         def on_signal(number: int, frame: FrameType | None) -> None:
             self.stop()
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # What is ignored stays ignored: SIGHUP under nohup, SIGINT of a shell's background job.
+        numbers = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        ]
         previous = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             yield
@@ -420,23 +379,3 @@ def _last_words(log: Path) -> str:
         words = next((line for line in reversed(lines) if line and not line.startswith("---")), "")
         return f": {words[:200]}; see {log}" if words else f"; see {log}"
     return ""
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A short folder of our own for the socket, since socket paths are limited to 107 bytes."""
-    path = Path(tempfile.mkdtemp(prefix="asyncrl-"))
-    if len(os.fsencode(path / "ps.sock")) > LONGEST_SOCKET_PATH:
-        path.rmdir()
-        path = Path(tempfile.mkdtemp(prefix="asyncrl-", dir="/tmp"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago; a clash ends the ranks, and the next attempt asks anew."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

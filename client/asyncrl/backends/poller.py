@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from asyncrl_api.status import LearnerReport
 from pydantic import ValidationError
 
-from asyncrl.backends.supervisor import ProcessName
+from asyncrl.backends.unit import ProcessName
 from asyncrl.run_folder import RunFolder, read_json_object
 
 REQUEST_SECONDS = 2.0

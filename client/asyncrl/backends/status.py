@@ -21,7 +21,8 @@ from asyncrl_api.status import (
     StabilityStatus,
 )
 
-from asyncrl.backends.supervisor import Outcome, Role, Unit
+from asyncrl.backends.supervisor import Outcome
+from asyncrl.backends.unit import Role, Unit
 from asyncrl.run_folder import RunFolder, write_atomically
 
 WRITE_SECONDS = 1.0

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
-from asyncrl_api.status import JobStatus
 from rich.console import Console
 
 from asyncrl.backends.local import Display, LocalRun, Silent
@@ -21,21 +20,6 @@ from asyncrl.run_folder import RunFolder, find_run_folder, new_run_folder
 from asyncrl.summary import shown, summary
 
 WORKER_MODULES = ("torch", "gymnasium", "grpc", "safetensors", "prometheus_client")
-
-
-class _Recorder:
-    """Passes everything on and keeps the newest status for the summary."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self.newest = JobStatus()
-
-    def status(self, status: JobStatus) -> None:
-        self.newest = status
-        self._display.status(status)
-
-    def event(self, line: str) -> None:
-        self._display.event(line)
 
 
 @click.command("run")
@@ -77,15 +61,12 @@ def command(
                 display = stack.enter_context(LiveView(console, job.name, shown(folder.path)))
             else:
                 display = PlainView(click.echo)
-            recorder = _Recorder(display)
-            run = LocalRun(job, folder.path, resume=resume, display=recorder)
+            run = LocalRun(job, folder.path, resume=resume, display=display)
             outcome = run.wait()
     if outcome.phase == "Failed":
         click.echo(f"error: {outcome.message}", err=True)
     report = _write_report(run.folder)
-    console.print(
-        summary(job.name, outcome, recorder.newest, run.folder.path, report), soft_wrap=True
-    )
+    console.print(summary(job.name, outcome, run.status, run.folder.path, report), soft_wrap=True)
     sys.exit(outcome.exit_code)
 
 

@@ -36,7 +36,7 @@ def plots_section(run: RunRecord) -> str:
         verdicts,
         VERDICTS,
     )
-    charts = _charts(run)
+    charts = _charts(run, dense=axis.reduced)
     figures = [
         f'<div class="wide">{render(charts[0], axis)}</div>',
         f'<div class="wide">{render_strip(strip, axis)}</div>',
@@ -63,8 +63,8 @@ def plots_section(run: RunRecord) -> str:
     )
 
 
-def _charts(run: RunRecord) -> list[Chart]:
-    """All charts; the first two take the full width."""
+def _charts(run: RunRecord, *, dense: bool) -> list[Chart]:
+    """All charts; the first two take the full width. `dense`: more rows than can be drawn."""
 
     def series(key: str, label: str, tint: str = "blue", **style: Any) -> Series:
         return Series(key, label, run.column(key), tint, **style)
@@ -99,9 +99,9 @@ def _charts(run: RunRecord) -> list[Chart]:
         ),
         Chart(
             "Gradient alignment",
-            "Cosine of consecutive policy gradients. Near zero is healthy; a lasting rise means "
-            "that stale updates push the same way again and again. Above low an update is "
-            "projected, above high it is skipped.",
+            "Cosine of consecutive policy gradients. A lasting rise means that stale updates push "
+            "the same way again and again. Above low updates are projected, above high they are "
+            "skipped; calibrated thresholds are held against the smoothed cosine.",
             [
                 series("cosine", "cosine", "sky", style="specks"),
                 series("smoothed", "smoothed"),
@@ -168,7 +168,7 @@ def _charts(run: RunRecord) -> list[Chart]:
             "Age of the training data, in policy versions.",
             [
                 series("stalenessMax", "largest", "sky", style="thin"),
-                series("stalenessMean", "mean", smooth=True),
+                series("stalenessMean", "mean", smooth=dense),
                 Series("stalenessBound", "bound", bounds, "orange", "dashed", step=True),
             ],
             low=0.0,

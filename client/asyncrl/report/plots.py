@@ -180,6 +180,11 @@ class _Scale:
         self.top = top if not self.logarithmic and top == chart.high else top + margin
         self.bottom = bottom if not self.logarithmic and bottom == chart.low else bottom - margin
 
+    @property
+    def least(self) -> float:
+        """The smallest value that a logarithmic axis shows."""
+        return 10.0**self.bottom
+
     def place(self, value: float) -> float:
         """Position from the top in chart coordinates, held inside the chart."""
         if self.logarithmic:
@@ -322,7 +327,7 @@ def _moving_average(values: Sequence[Value], scale: _Scale) -> list[Value]:
         if value is None or (scale.logarithmic and value <= 0):
             result.append(None)
             continue
-        point = math.log(value) if scale.logarithmic else value
+        point = math.log(max(value, scale.least)) if scale.logarithmic else value
         average = point if average is None else average + weight * (point - average)
         result.append(math.exp(average) if scale.logarithmic else average)
     return result

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 from asyncrl import __version__
+from asyncrl.cli.main import main
+from click.testing import CliRunner
 
 FAKE_ROLE = Path(__file__).with_name("fake_role.py")
 REPOSITORY = Path(__file__).parents[3]
@@ -58,8 +63,8 @@ class Command:
         folder.mkdir()
         (folder / "job.yaml").write_text(MANIFEST)
         roots = [modules, REPOSITORY / "crds", REPOSITORY / "client"]
-        self._environment = {**os.environ, "PYTHONPATH": ":".join(map(str, roots))}
-        self._environment.pop("FORCE_COLOR", None)
+        self.environment = {**os.environ, "PYTHONPATH": ":".join(map(str, roots))}
+        self.environment.pop("FORCE_COLOR", None)
 
     def arguments(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "asyncrl.cli.main", *words]
@@ -68,7 +73,7 @@ class Command:
         return subprocess.run(
             self.arguments(*words),
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -78,7 +83,7 @@ class Command:
         return subprocess.Popen(
             self.arguments(*words),
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,9 +150,9 @@ def test_help_and_version_import_nothing_heavy(asyncrl: Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "validate", "status", "logs", "plot", "completion"])
-def test_every_command_explains_itself(asyncrl: Command, command: str) -> None:
-    result = asyncrl(command, "--help")
-    assert result.returncode == 0
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
     assert f"{command} [OPTIONS]" in result.stdout
 
 
@@ -215,13 +220,15 @@ def test_validate_shows_what_follows_and_what_resolves(asyncrl: Command) -> None
     ],
 )
 def test_wrong_use_is_code_2_and_one_line(
-    asyncrl: Command, words: tuple[str, ...], line: str
+    words: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = asyncrl("run", "job.yaml", *words)
-    assert result.returncode == 2, result.stderr
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(MANIFEST)
+    result = CliRunner().invoke(main, ["run", "job.yaml", *words])
+    assert result.exit_code == 2, result.stderr
     assert line in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (asyncrl.folder / "runs").exists()
+    assert len(result.stderr.splitlines()) == (1 if result.stderr.startswith("error: ") else 4)
+    assert not Path("runs").exists()
 
 
 def test_a_run_completes_with_code_0_and_plain_lines(
@@ -260,6 +267,79 @@ def test_ctrl_c_reaches_only_the_supervisor_and_ends_with_130(
     assert (status["phase"], status["reason"]) == ("Suspended", "Interrupted")
 
 
+class Terminal:
+    """A process with a terminal of its own."""
+
+    def __init__(self, asyncrl: Command, *words: str, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            asyncrl.arguments(*words),
+            cwd=asyncrl.folder,
+            env={**asyncrl.environment, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            preexec_fn=lambda: os.login_tty(0),
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def until(self, word: str) -> None:
+        """Read until the word is shown."""
+        while word not in self.shown:
+            assert self._read(), f"{word!r} is not in {self.shown!r}"
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def rest(self) -> str:
+        while self._read():
+            pass
+        os.close(self._master)
+        self.process.wait()
+        return self.shown
+
+    def _read(self) -> bool:
+        readable, _, _ = select.select([self._master], [], [], 30)
+        if not readable:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux: the other end is closed
+            return False
+        self.shown += data.decode(errors="replace")
+        return bool(data)
+
+
+def test_the_live_view_in_a_terminal_and_its_ctrl_c(asyncrl: Command) -> None:
+    terminal = Terminal(asyncrl, "run", "job.yaml", "--output", "out")
+    terminal.until("Running")
+    terminal.until("Healthy")
+    terminal.type("\x03")
+    shown = terminal.rest()
+    assert terminal.process.returncode == 130
+    assert "\x1b[?25l" in shown, "the cursor is hidden while the picture is redrawn"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "and shown again"
+    assert (
+        "interrupted after its checkpoint"
+        in json.loads((asyncrl.folder / "out" / "status.json").read_text())["message"]
+    )
+    plain = Terminal(asyncrl, "run", "job.yaml", "--output", "out", "--resume", "--no-live")
+    plain.until("Running")
+    plain.type("\x03")
+    assert "\x1b[?25l" not in plain.rest()
+
+
+def test_no_color_is_honoured(asyncrl: Command) -> None:
+    colour = re.compile("\x1b\\[[0-9;]*3[0-7]m")
+    wrong = behaviour("actors", exit=2, reason="EnvironmentFailed", message="broken")
+    asyncrl("run", "job.yaml", "--output", "out", *wrong)
+    assert colour.search(Terminal(asyncrl, "status", "out").rest())
+    without = Terminal(asyncrl, "status", "out", NO_COLOR="1").rest()
+    assert "Failed" in without
+    assert not colour.search(without)
+
+
 def test_sigterm_ends_with_130(running: Callable[..., subprocess.Popen[str]]) -> None:
     process = running("run", "job.yaml", "--output", "out")
     process.terminate()
@@ -270,7 +350,8 @@ def test_sigterm_ends_with_130(running: Callable[..., subprocess.Popen[str]]) ->
 def test_a_failure_is_code_1_and_one_line_on_stderr(asyncrl: Command) -> None:
     line = "spec.workload.gymnasium.id: no environment CartPole-v9; use CartPole-v1"
     wrong = behaviour("actors", exit=2, reason="UnknownEnvironment", message=line)
-    result = asyncrl("run", "job.yaml", "--quiet", "--output", "out", *wrong)
+    one = ("--set", "spec.actors.replicas=1")
+    result = asyncrl("run", "job.yaml", "--quiet", "--output", "out", *one, *wrong)
     assert result.returncode == 1
     assert result.stderr == f"error: actor-0: {line}\n"
     assert result.stdout.startswith("Failed  cartpole  UnknownEnvironment\n")
@@ -318,15 +399,15 @@ def test_status_tells_when_the_supervisor_was_killed(
     assert "its supervisor is gone; continue with `asyncrl run out/manifest.yaml" in text
 
 
-def test_runs_that_do_not_exist_are_code_2(asyncrl: Command) -> None:
+def test_runs_that_do_not_exist_are_code_2() -> None:
     for command in ("status", "logs", "plot"):
-        result = asyncrl(command, "nothing")
-        assert result.returncode == 2
+        result = CliRunner().invoke(main, [command, "nothing"])
+        assert result.exit_code == 2
         assert result.stderr.startswith("error: nothing: no such run")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script(asyncrl: Command, shell: str) -> None:
-    result = asyncrl("completion", shell)
-    assert result.returncode == 0
+def test_completion_prints_a_script(shell: str) -> None:
+    result = CliRunner().invoke(main, ["completion", shell])
+    assert result.exit_code == 0
     assert "_ASYNCRL_COMPLETE" in result.stdout

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from asyncrl.backends.local import LocalRun
-from asyncrl.backends.supervisor import Outcome, Role
+from asyncrl.backends.supervisor import Outcome
+from asyncrl.backends.unit import Role
 from asyncrl.run_folder import RunFolderError
 from asyncrl_api.errors import ManifestError
 from asyncrl_api.manifest import load_manifest
@@ -381,7 +382,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_local_run import make_job
 from asyncrl.backends.local import LocalRun
-from asyncrl.backends.supervisor import Role
+from asyncrl.backends.unit import Role
 commands = {{role: (sys.executable, "-c", {role!r}, role.value) for role in Role}}
 LocalRun(make_job(), Path({str(tmp_path / "run")!r}), commands=commands).wait()
 """

@@ -9,21 +9,23 @@ import pytest
 from asyncrl.backends.supervisor import (
     BACKOFF_CAP_SECONDS,
     DRAIN_SECONDS,
-    FAILURE_MEMORY_SECONDS,
     UNIT_GRACE_SECONDS,
+    Outcome,
+    Policy,
+    Supervisor,
+    backoff,
+)
+from asyncrl.backends.unit import (
+    FAILURE_MEMORY_SECONDS,
     Action,
     Diagnose,
     Kill,
     Note,
-    Outcome,
-    Policy,
     ProcessName,
     Role,
     Start,
-    Supervisor,
     Terminate,
     Verdict,
-    backoff,
     verdict,
 )
 from asyncrl_api.reasons import Reason
@@ -50,12 +52,12 @@ def restarts(supervisor: Supervisor) -> dict[str, tuple[int, int]]:
     return {str(u.members[0]): (u.restarts, u.disruptions) for u in supervisor.units}
 
 
-def test_begins_with_the_server_and_every_process_once() -> None:
+def test_begins_with_the_learner_and_every_process_once() -> None:
     supervisor = Supervisor(Policy(actors=2, learners=2))
     assert started(supervisor.begin(0.0)) == [
-        ("parameter-server-0", 0),
         ("learner-0", 0),
         ("learner-1", 0),
+        ("parameter-server-0", 0),
         ("actor-0", 0),
         ("actor-1", 0),
     ]
@@ -264,8 +266,8 @@ def test_roles_that_drained_come_back_with_a_learner_that_did_not_end() -> None:
     supervisor.exited(SERVER, 0, None, 1.0)
     supervisor.exited(LEARNER, 70, None, 2.0)
     assert started(supervisor.tick(2.5)) == [
-        ("parameter-server-0", 1),
         ("learner-0", 1),
+        ("parameter-server-0", 1),
         ("actor-0", 1),
     ]
 

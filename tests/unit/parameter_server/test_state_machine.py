@@ -411,7 +411,7 @@ class ServerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            self.world.state.pace(self.world.learner.attempt, self.world.policy.bound)
+            self.pace(self.world.policy.bound)
             self.world.drain()
 
 
@@ -420,6 +420,7 @@ TestServerMachine.settings = settings(
     max_examples=150,
     stateful_step_count=60,
     deadline=None,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

@@ -21,6 +21,9 @@ from asyncrl_worker.protocol.tensors import decode, encode
 
 log = logging.getLogger("asyncrl.actor")
 
+# Keeps evaluations' initial states apart from those of training, and the same for every actor.
+EVALUATION_STREAM = 0x6576616C
+
 
 class Stream(Protocol):
     """What an actor needs of its connection: protocol.actor_client.ActorStream."""
@@ -221,7 +224,7 @@ class Actor:
             self._evaluation,
             policy,
             episodes=request.episodes,
-            seed=[self._seed, self._index, request.version],
+            seed=[self._seed, request.version, EVALUATION_STREAM],
             proceed=lambda: not self._stopping and self._clock() < deadline,
         )
         if outcome is None and not self._stopping:

@@ -9,28 +9,35 @@ import sys
 import time
 from contextlib import ExitStack
 
-import numpy as np
-from asyncrl_api.reasons import Reason
-from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.role import pin_threads
 
-from asyncrl_worker.actor.actor import Actor
-from asyncrl_worker.actor.metrics import ActorMetrics
-from asyncrl_worker.actor.rollout import Rollout, RolloutInterrupted
-from asyncrl_worker.actor.watchdog import StallDetector, Watchdog
-from asyncrl_worker.endpoint import Endpoint
-from asyncrl_worker.environments.factory import make_vector_environment
-from asyncrl_worker.environments.vector import Progress, VectorEnvironment
-from asyncrl_worker.fault import (
+# Before numpy starts its threads. One, unless told otherwise: the products are small, and the way
+# to use another core is another actor.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+pin_threads()
+
+import numpy as np  # noqa: E402
+from asyncrl_api.reasons import Reason  # noqa: E402
+from asyncrl_api.spec import AsyncRLJobSpec  # noqa: E402
+
+from asyncrl_worker.actor.actor import Actor  # noqa: E402
+from asyncrl_worker.actor.metrics import ActorMetrics  # noqa: E402
+from asyncrl_worker.actor.rollout import Rollout, RolloutInterrupted  # noqa: E402
+from asyncrl_worker.actor.watchdog import StallDetector, Watchdog  # noqa: E402
+from asyncrl_worker.endpoint import Endpoint  # noqa: E402
+from asyncrl_worker.environments.factory import make_vector_environment  # noqa: E402
+from asyncrl_worker.environments.vector import Progress, VectorEnvironment  # noqa: E402
+from asyncrl_worker.fault import (  # noqa: E402
     COMPLETE,
     PEER_UNAVAILABLE,
     TERMINATED,
     WRONG_CONFIGURATION,
     RoleError,
 )
-from asyncrl_worker.policies.layout import PolicyLayout
-from asyncrl_worker.protocol.actor_client import ActorStream
-from asyncrl_worker.protocol.errors import PeerUnavailable, ProtocolError, Refused
-from asyncrl_worker.role import RoleArguments, Stop, end_with, run_role
+from asyncrl_worker.policies.layout import PolicyLayout  # noqa: E402
+from asyncrl_worker.protocol.actor_client import ActorStream  # noqa: E402
+from asyncrl_worker.protocol.errors import PeerUnavailable, ProtocolError, Refused  # noqa: E402
+from asyncrl_worker.role import RoleArguments, Stop, end_with, run_role  # noqa: E402
 
 log = logging.getLogger("asyncrl.actor")
 

@@ -34,8 +34,8 @@ class GuardLimits:
     least_comparisons: before so many comparisons a mean is chance, and there are no thresholds.
     """
 
-    adaptation: float = 0.01
-    greatest_rise: float = 0.4
+    adaptation: float = 0.005
+    greatest_rise: float = 0.3
     deviation_growth: float = 1.5
     least_margin: float = 0.15
     greatest_correlation: float = 0.8

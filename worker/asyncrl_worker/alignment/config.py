@@ -47,8 +47,8 @@ class AlignmentConfig:
     max_skips: int = 3
     adam_damping: bool = False
     calibration_updates: int = 50
-    low_deviations: float = 4.0
-    high_deviations: float = 6.0
+    low_deviations: float = 3.5
+    high_deviations: float = 5.0
     smoothing: float = 0.2
     memory_dtype: MemoryDtype = "bfloat16"
     memory: Memory = "raw"

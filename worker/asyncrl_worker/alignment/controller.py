@@ -181,6 +181,7 @@ class GradientAlignment:
         """Regime of a comparison, without touching the gradient."""
         config = self._config
         low, high = self._thresholds()
+        calibrated = self._calibrated
         smoothed = self._smooth(cosine)
         regime = Regime.PASS
         if low is not None and high is not None:
@@ -192,7 +193,6 @@ class GradientAlignment:
             self._calibrate(self._healthy, cosine, alarmed=alarmed)
         self._skips = self._skips + 1 if regime is Regime.SKIP else 0
         acting = config.mode == "control"
-        calibrated = self._calibrated
         kept = 1.0
         if acting and regime is Regime.PROJECT:
             kept = kept_fraction(cosine, _given(low), config.projection)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 # Elements per chunk. On a processor a chunk and its scratch stay in the cache; on an accelerator
 # fewer kernel launches count for more.
@@ -39,9 +42,14 @@ class _Segment:
     share: float
 
 
+def is_distributed(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether this is a DTensor, told without its module: that takes seconds to import."""
+    return hasattr(tensor, "device_mesh")
+
+
 def local_tensor(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor: the tensor itself unless it is a DTensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_distributed(tensor) else tensor
 
 
 class GradientMemory:
@@ -233,7 +241,7 @@ def _reduction(parameters: Sequence[Tensor]) -> tuple[list[float], list[dist.Pro
     A parameter that is replicated along a summed axis would count once per rank, so its share is
     one over the ranks of that axis.
     """
-    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
+    meshes = {p.device_mesh for p in parameters if is_distributed(p)}
     if not meshes:
         return [1.0] * len(parameters), []
     if len(meshes) > 1:
@@ -242,13 +250,13 @@ def _reduction(parameters: Sequence[Tensor]) -> tuple[list[float], list[dist.Pro
     axes = [
         axis
         for axis in range(mesh.ndim)
-        if any(isinstance(p, DTensor) and _sharded(p, axis) for p in parameters)
+        if any(is_distributed(p) and _sharded(p, axis) for p in parameters)
     ]
     shares = []
     for parameter in parameters:
         share = 1.0
         for axis in axes:
-            if not (isinstance(parameter, DTensor) and _sharded(parameter, axis)):
+            if not (is_distributed(parameter) and _sharded(parameter, axis)):
                 share /= mesh.size(axis)
         shares.append(share)
     return shares, [mesh.get_group(axis) for axis in axes]

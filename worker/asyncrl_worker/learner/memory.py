@@ -62,6 +62,7 @@ class RunMemory:
         step.alignment.load_state_dict(
             {"tensors": section("alignment", tensors), "scalars": state["alignment"]}
         )
+        step.value_scale.load(state["value_scale"])
         step.split_half.smoothed = state["split_half"]
         step.kl_feedback.coefficient = state["kl_coefficient"]
         step.version, step.updates = checkpoint.version, state["updates"]
@@ -93,6 +94,7 @@ class RunMemory:
         return {
             "updates": step.updates,
             "alignment": step.alignment.state_dict()["scalars"],
+            "value_scale": step.value_scale.state(),
             "split_half": step.split_half.smoothed,
             "kl_coefficient": step.kl_feedback.coefficient,
             "progress": self.progress.state(),

@@ -27,8 +27,8 @@ class Normalizer:
         self._scale32 = torch.ones(size)
 
     def __call__(self, observations: Tensor) -> Tensor:
-        """Normalised observations, same shape; the input itself when switched off."""
-        if not self.enabled:
+        """Normalised observations, same shape; the input itself when switched off or without data."""
+        if self.count == 0:
             return observations
         return ((observations - self._mean32) * self._scale32).clamp_(
             -OBSERVATION_LIMIT, OBSERVATION_LIMIT

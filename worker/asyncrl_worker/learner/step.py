@@ -31,6 +31,7 @@ from asyncrl_worker.learner.measures import (
 from asyncrl_worker.learner.normalizer import Normalizer
 from asyncrl_worker.learner.optimizer import alignment_config, build_optimizer
 from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.learner.value_scale import ValueScale
 from asyncrl_worker.losses.policy import (
     clipped_surrogate,
     decoupled_surrogate,
@@ -93,6 +94,7 @@ class LearnerStep:
         self.normalizer = Normalizer(
             layout.observation_size, enabled=spec.algorithm.normalize_observations
         )
+        self.value_scale = ValueScale(self.value, enabled=spec.algorithm.normalize_values)
         self.policy_parameters = list(self.policy.parameters())
         self.value_parameters = list(self.value.parameters())
         optimizer = spec.optimizer
@@ -128,11 +130,13 @@ class LearnerStep:
         distribution = self.policy.distribution(observations[:-1])
         log_ratios = distribution.log_prob(batch.actions) - batch.log_probabilities
         entropy = distribution.entropy()
-        values = self.value(observations)
-        targets = self._targets(batch, log_ratios.detach(), values.detach())
+        predictions = self.value(observations)
+        values = self.value_scale.denormalize(predictions.detach())
+        targets = self._targets(batch, log_ratios.detach(), values)
         policy_losses = self._policy_losses(batch, log_ratios, targets.advantages, entropy)
         policy_loss = (policy_losses * valid).sum() / count
-        value_loss = 0.5 * ((values[:-1] - targets.values).square() * valid).sum() / count
+        errors = predictions[:-1] - self.value_scale.normalize(targets.values)
+        value_loss = 0.5 * (errors.square() * valid).sum() / count
         importance = measure_importance(
             log_ratios, entropy, batch.valid, clip=self.spec.algorithm.clip, ranks=self._ranks
         )
@@ -156,6 +160,7 @@ class LearnerStep:
         removed = 0.0
         if finite:
             self.value_optimizer.step()
+            self.value_scale.update(targets.values, batch.valid, self._ranks)
         if finite and decision.apply:
             self.displacement.before()
             self.policy_optimizer.step()
@@ -201,7 +206,7 @@ class LearnerStep:
                 values=values,
                 rho_bar=algorithm.rho_bar,
                 c_bar=algorithm.c_bar,
-                trace_lambda=algorithm.gae_lambda,
+                trace_lambda=algorithm.trace_lambda,
             )
         return gae(
             rewards=rewards,

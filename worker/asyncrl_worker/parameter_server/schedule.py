@@ -247,6 +247,8 @@ class ExactSchedule:
         expected = self._start if self._published is None else self._published + 1
         if version != expected:
             raise ValueError(f"version {version} must be {expected}: exact lag skips none")
+        if min(self._batches, default=version) < version:
+            raise ValueError(f"the batch that makes version {version} was not handed out yet")
         self._published = version
         self._version = max(self._version, version)
         if reset:
