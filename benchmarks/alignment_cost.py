@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
@@ -111,7 +112,7 @@ def profile(elements: int = SIZES["1M"]) -> None:
 
 
 def processor() -> str:
-    with open("/proc/cpuinfo") as lines:
+    with Path("/proc/cpuinfo").open() as lines:
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 

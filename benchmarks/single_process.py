@@ -51,10 +51,12 @@ class SingleProcess:
             Rollout(
                 make_vector_environment(spec.workload, environments=gymnasium.environments),
                 spec.algorithm.fragment_length,
-                np.random.default_rng(np.random.SeedSequence([spec.seed, index])),
+                np.random.default_rng(),
             )
-            for index in range(spec.actors.replicas)
+            for _ in range(spec.actors.replicas)
         ]
+        for index, rollout in enumerate(self._rollouts):
+            rollout.reset([spec.seed, index])
         self._turn = 0
 
     def updates(self) -> Iterator[Update]:

@@ -57,8 +57,11 @@ class Reason(StrEnum):
     # Stable
     HEALTHY = "Healthy", "No observable is beyond a threshold."
     WATCH = "Watch", "An observable is beyond its watch threshold."
-    DEGRADED = "Degraded", "An observable is beyond its degraded threshold."
-    DIVERGED = "Diverged", "Training diverged: parameters or losses are not finite."
+    DEGRADED = "Degraded", "Two kinds of evidence together are beyond their thresholds for long."
+    DIVERGED = (
+        "Diverged",
+        "Training diverged: far beyond the thresholds for long, or numbers are not finite.",
+    )
     NO_DATA = "NoData", "Nothing has been measured yet."
 
     # Complete

@@ -42,7 +42,7 @@ class Floor(Model):
 class KlThresholds(Ceiling):
     """Thresholds of the KL divergence."""
 
-    watch: float = option(0.03, "Watch above this.", unit="nats", gt=0, le=100)
+    watch: float = option(0.05, "Watch above this.", unit="nats", gt=0, le=100)
     degraded: float = option(0.1, "Degraded above this.", unit="nats", gt=0, le=100)
 
 
@@ -121,14 +121,15 @@ class Stability(Model):
     thresholds: StabilityThresholds = option(StabilityThresholds, "Thresholds per observable.")
     enter_updates: int = option(
         10,
-        "Updates in a row beyond a threshold after which the verdict worsens.",
+        "A verdict is entered on this many calls for it within twice as many updates; Diverged "
+        "takes three times as many.",
         unit="updates",
         ge=1,
         le=100_000,
     )
     leave_updates: int = option(
         30,
-        "Updates in a row within the threshold after which the verdict improves.",
+        "A verdict is left when this many updates hold fewer than half the calls that enter it.",
         unit="updates",
         ge=1,
         le=100_000,

@@ -28,7 +28,7 @@ class Gymnasium(Model):
         dict, "Keyword arguments of the environment, passed to gymnasium.make_vec."
     )
     environments: int = option(
-        32, "Environments that one actor steps as one vector.", unit="per actor", ge=1, le=4096
+        16, "Environments that one actor steps as one vector.", unit="per actor", ge=1, le=4096
     )
     vectorization: Literal["auto", "sync", "async"] = option(
         "auto",

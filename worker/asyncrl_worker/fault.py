@@ -11,7 +11,7 @@ DISK_ERROR = 74  # EX_IOERR: not retried
 TERMINATED = 130
 
 
-class Fault(Exception):  # noqa: N818 - the family's name; members are named for what happened
+class Fault(Exception):
     """Base of the errors that a role ends with: one line for a person, and what follows from it.
 
     `reason`: CamelCase, for the status. `exit_code`: one of this module's, for the supervisor.

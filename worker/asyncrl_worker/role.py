@@ -18,13 +18,30 @@ from typing import Any
 
 from asyncrl_api.errors import ManifestError
 from asyncrl_api.manifest import load_manifest
+from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
+
 from asyncrl_worker.fault import DISK_ERROR, INTERNAL_ERROR, TERMINATED, WRONG_CONFIGURATION, Fault
 
 TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"
 PARENT_VARIABLE = "ASYNCRL_PARENT_PID"
 DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
 PARENT_CHECK_SECONDS = 1.0
+
+DISK_ERRORS = {
+    errno.ENOSPC: Reason.DISK_FULL,
+    errno.EDQUOT: Reason.DISK_FULL,
+    errno.EACCES: Reason.DISK_UNWRITABLE,
+    errno.EPERM: Reason.DISK_UNWRITABLE,
+    errno.EROFS: Reason.DISK_UNWRITABLE,
+    errno.EIO: Reason.DISK_UNWRITABLE,
+    errno.EFBIG: Reason.DISK_UNWRITABLE,
+    errno.ENOENT: Reason.DISK_UNWRITABLE,
+    errno.ENOTDIR: Reason.DISK_UNWRITABLE,
+    errno.EISDIR: Reason.DISK_UNWRITABLE,
+    errno.ENAMETOOLONG: Reason.DISK_UNWRITABLE,
+}
+"""Errors of the operating system that are about files; any other one is a defect."""
 
 log = logging.getLogger("asyncrl")
 
@@ -103,21 +120,21 @@ def run_role(role: str, main: RoleMain, argv: Sequence[str] | None = None) -> in
         return end_with(role, namespace.index, error.reason, str(error), error.exit_code)
     except ManifestError as error:
         message = "; ".join(str(error).splitlines())
-        return end_with(role, namespace.index, "InvalidManifest", message, WRONG_CONFIGURATION)
-    except OSError as error:
-        reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "DiskUnwritable"
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{role}: {where}{error.strerror or error}; free space or check permissions"
-        return end_with(role, namespace.index, reason, message, DISK_ERROR)
+        return end_with(role, namespace.index, Reason.INVALID_SPEC, message, WRONG_CONFIGURATION)
     except Exception as error:
         # The last fence of a process: the trace for the log, one line for the status.
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"{name}: {where}{error.strerror}; free space or check permissions"
+            reason = DISK_ERRORS[error.errno]
+            return end_with(role, namespace.index, reason, message, DISK_ERROR)
         log.exception("event=crashed")
-        message = f"{role}: {type(error).__name__}: {error}; the trace is in this role's log"
-        return end_with(role, namespace.index, "InternalError", message, INTERNAL_ERROR)
+        message = f"{name}: {type(error).__name__}: {error}; the trace is in this role's log"
+        return end_with(role, namespace.index, Reason.INTERNAL_ERROR, message, INTERNAL_ERROR)
 
 
 def end_with(role: str, index: int, reason: str, message: str, exit_code: int) -> int:
-    """Log and write the termination message (Kubernetes: terminationMessagePath); return the code."""
+    """Log and write the termination message (terminationMessagePath); return the exit code."""
     line = " ".join(message.split())
     log.error("event=failed reason=%s exit_code=%d message=%s", reason, exit_code, json.dumps(line))
     target = os.environ.get(TERMINATION_LOG_VARIABLE)
@@ -139,14 +156,14 @@ def pin_threads(environment: dict[str, str] | None = None) -> int:
     """
     target = os.environ if environment is None else environment
     configured = target.get("OMP_NUM_THREADS", "")
-    threads = int(configured) if configured.isdigit() and int(configured) > 0 else cpu_quota()
+    threads = int(configured) if configured.isdecimal() and int(configured) > 0 else cpu_quota()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         target[variable] = str(threads)
     return threads
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Whole CPUs this process may use, at least 1: cgroup v2 or v1 quota, else the affinity mask."""
+    """Whole CPUs this process may use, at least 1: affinity mask, cut to the cgroup's quota."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limit = float(available or 1)
     with_quota = _read_quota(root)
@@ -172,11 +189,15 @@ def _read_quota(root: Path) -> float | None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _parser(role: str) -> argparse.ArgumentParser:

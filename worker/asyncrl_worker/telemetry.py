@@ -305,7 +305,7 @@ def _cut_torn_line(stream: IO[bytes]) -> None:
     size = stream.seek(0, os.SEEK_END)
     start = max(0, size - TAIL_BYTES)
     stream.seek(start)
-    tail = stream.read()
+    tail = stream.read(TAIL_BYTES)
     if tail and not tail.endswith(b"\n"):
         stream.truncate(start + tail.rfind(b"\n") + 1)
     stream.seek(0, os.SEEK_END)

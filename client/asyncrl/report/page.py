@@ -7,6 +7,7 @@ has only begun, or was killed.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections import Counter
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from asyncrl.report.tables import (
     manifest_section,
     processes_section,
 )
-from asyncrl.run_folder import RunFolder, RunFolderError, write_atomically
+from asyncrl.run_folder import RunFolder, write_atomically
 
 PHASES = {
     "Complete": "good",
@@ -39,19 +40,14 @@ PHASES = {
 def write_report(run_directory: Path) -> Path:
     """Write run_directory/report.html, replacing an older one; returns its path.
 
-    Works at any time of a run. Raises RunFolderError, one line, when there is no such folder or it
-    cannot be written.
+    Works at any time of a run. Raises OSError, naming the file, when the folder does not exist, or
+    cannot be read or written.
     """
     folder = RunFolder(run_directory)
     if not run_directory.is_dir():
-        raise RunFolderError(f"{run_directory}: no such folder; give the folder of a run")
+        raise FileNotFoundError(errno.ENOENT, "no such run folder", str(run_directory))
     page = _page(RunRecord.read(folder), now=datetime.now(UTC))
-    try:
-        write_atomically(folder.report, page.encode())
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder.report}: {error.strerror}; free some space or make the folder writable"
-        ) from error
+    write_atomically(folder.report, page.encode())
     return folder.report
 
 

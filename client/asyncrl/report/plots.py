@@ -162,8 +162,7 @@ class _Scale:
         if self.logarithmic:
             # Zeros and the very rare tiny value must not stretch the axis over twenty decades.
             ranked = sorted(positive)
-            floor = ranked[len(ranked) // 200] / 2
-            bottom, top = math.log10(floor), math.log10(ranked[-1])
+            bottom, top = math.log10(ranked[len(ranked) // 200]), math.log10(ranked[-1])
             rules = [math.log10(rule.at) for rule in chart.rules if rule.at > 0]
             reach = 1.0
         else:
@@ -183,7 +182,7 @@ class _Scale:
     @property
     def least(self) -> float:
         """The smallest value that a logarithmic axis shows."""
-        return 10.0**self.bottom
+        return float(10.0**self.bottom)
 
     def place(self, value: float) -> float:
         """Position from the top in chart coordinates, held inside the chart."""

@@ -44,7 +44,7 @@ def test_numbers_are_short(value: float | None, text: str) -> None:
 
 
 def test_values_over_many_decades_get_a_logarithmic_axis() -> None:
-    values: list[float | None] = [10.0 ** (-i / 20) for i in range(100)]
+    values: list[float | None] = [10.0 ** (-i / 20) for i in range(90)]
     assert tick_labels(chart(values, scale="auto")) == ["1e-4", "0.001", "0.01", "0.1", "1"]
     assert "1e-4" not in tick_labels(chart(values))
 
@@ -67,7 +67,9 @@ def test_a_distant_threshold_does_not_flatten_the_curve() -> None:
 
 def test_words_are_escaped() -> None:
     html = render(
-        Chart("<t>", "<n>", [Series("k", "<l>", [1.0, 2.0], name_at_end="<e>")], [Rule(1.5, "<r>")]),
+        Chart(
+            "<t>", "<n>", [Series("k", "<l>", [1.0, 2.0], name_at_end="<e>")], [Rule(1.5, "<r>")]
+        ),
         Axis("<x>", [0.0, 1.0]),
     )
     assert not re.search("<[tnlerx]>", html)

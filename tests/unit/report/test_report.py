@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from asyncrl.report import write_report
-from asyncrl.run_folder import RunFolderError
 from asyncrl_worker.telemetry import MetricsFile
 
-VOID = {"meta", "path", "rect", "br"}
+VOID = {"meta"}
 
 MANIFEST = """\
 apiVersion: asyncrl.io/v1alpha1
@@ -203,8 +202,8 @@ def test_values_of_variables_named_like_secrets_are_hidden(tmp_path: Path) -> No
 
 
 def test_a_long_run_stays_small_and_keeps_the_spike_of_a_single_update(tmp_path: Path) -> None:
-    count = 100_000
-    spike = 61_803
+    count = 20_000  # a page grows with its bins, which are full by far
+    spike = 12_361
     make_run(
         tmp_path,
         count,
@@ -303,5 +302,5 @@ def test_a_report_replaces_an_older_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="no such folder; give the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=r"no such run folder: '.*/nothing'"):
         write_report(tmp_path / "nothing")

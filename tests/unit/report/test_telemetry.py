@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import math
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,6 @@ from asyncrl_worker.telemetry import (
     read_rows,
     stride,
 )
-
-FULL = Path("/dev/full")
 
 
 class Clock:
@@ -47,7 +48,9 @@ def test_a_row_is_one_json_object_with_short_numbers_and_null_for_what_is_not_fi
     path = tmp_path / "run" / "metrics.jsonl"
     with MetricsFile(path) as metrics:
         metrics.write(
-            row(1, kl=1 / 3, maxLogRatio=math.inf, cosine=math.nan, reasons=("HighKL",), regime=None)
+            row(
+                1, kl=1 / 3, maxLogRatio=math.inf, cosine=math.nan, reasons=("HighKL",), regime=None
+            )
         )
     (line,) = path.read_text().splitlines()
     assert json.loads(line) == {
@@ -71,7 +74,8 @@ def test_an_unknown_column_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "expected"), [(1, 1), (19_999, 1), (20_000, 2), (40_000, 4), (80_000, 8), (10**6, 64)]
+    ("update", "expected"),
+    [(1, 1), (19_999, 1), (20_000, 2), (40_000, 4), (80_000, 8), (10**6, 64)],
 )
 def test_the_stride_doubles_with_the_length_of_the_run(update: int, expected: int) -> None:
     assert stride(update) == expected
@@ -145,27 +149,47 @@ def test_reading_passes_over_what_is_no_row(tmp_path: Path) -> None:
     assert read_rows(path) == [{"update": 4}]
 
 
-def test_a_full_disk_is_an_error_that_names_the_file() -> None:
-    metrics = MetricsFile(FULL)
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writes beyond `size` fail with EFBIG, by the same way as ENOSPC on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_error_names_the_file(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.write(row(1))
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as caught:
-        metrics.flush()
-    assert caught.value.errno == errno.ENOSPC
-    with pytest.raises(OSError, match="/dev/full"):
-        metrics.close()
+    with largest_file(10):
+        with pytest.raises(OSError, match=r"File too large: '.*/metrics\.jsonl'") as caught:
+            metrics.flush()
+        assert caught.value.errno == errno.EFBIG
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):
+            metrics.close()
 
 
-def test_a_full_disk_is_an_error_of_the_event_file_too(tmp_path: Path) -> None:
+def test_a_write_error_of_the_event_file_names_it_too(tmp_path: Path) -> None:
     clock = Clock()
     events = TensorBoardFile(tmp_path, clock=clock)
-    events.path.unlink()
-    events.close()
-    events.path.symlink_to(FULL)
-    events = TensorBoardFile(tmp_path, clock=clock)
     clock.now += 2.0
-    with pytest.raises(OSError, match=r"No space left on device: .*events\.out\.tfevents") as caught:
+    with (
+        largest_file(10),
+        pytest.raises(OSError, match=r"File too large: '.*/events\.out\.tfevents"),
+    ):
         events.write(row(1, kl=0.1))
-    assert caught.value.errno == errno.ENOSPC
+    events.close()
+
+
+def test_closing_telemetry_closes_both_files_although_one_fails(tmp_path: Path) -> None:
+    telemetry = Telemetry(tmp_path)
+    telemetry.write(row(1))
+    with largest_file(0), pytest.raises(OSError, match=r"metrics\.jsonl"):
+        telemetry.close()
+    descriptors = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in descriptors if tmp_path in path.parents]
 
 
 def test_an_unwritable_folder_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ CALM = Observables(
 )
 
 
-def judge_series(judge: StabilityJudge, series: list[Observables], start: int = 1) -> list[Judgement]:
+def judge_series(
+    judge: StabilityJudge, series: list[Observables], start: int = 1
+) -> list[Judgement]:
     return [judge.observe(replace(o, update=start + i)) for i, o in enumerate(series)]
 
 

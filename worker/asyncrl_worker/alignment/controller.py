@@ -118,7 +118,7 @@ class GradientAlignment:
         cosine = min(1.0, max(-1.0, products.inner / (norm * previous_norm)))
         decision = self._decide(cosine, norm)
         if self._config.mode == "control" and decision.regime is Regime.PROJECT:
-            kept = kept_fraction(cosine, _given(decision.low), self._config.projection)
+            kept = kept_fraction(cosine, self._target(), self._config.projection)
             remember = self._config.memory == "projected"
             self._memory.project((1.0 - kept) * cosine * norm / previous_norm, remember=remember)
             if remember:
@@ -195,7 +195,7 @@ class GradientAlignment:
         acting = config.mode == "control"
         kept = 1.0
         if acting and regime is Regime.PROJECT:
-            kept = kept_fraction(cosine, _given(low), config.projection)
+            kept = kept_fraction(cosine, self._target(), config.projection)
         after = projected_norm(norm, cosine, kept)
         scale = after / norm
         reason = "observing" if not acting else None if calibrated else "calibrating"
@@ -222,6 +222,11 @@ class GradientAlignment:
         if self._healthy is None:
             return self._config.low, self._config.high
         return self._healthy.low, self._healthy.high
+
+    def _target(self) -> float:
+        """Cosine that a capped projection leaves: the healthy one, or `low` of the classic form."""
+        healthy = None if self._healthy is None else self._healthy.level
+        return self._config.low if healthy is None else max(self._config.low, healthy)
 
     def _smooth(self, cosine: float) -> float:
         """Running mean with weight `smoothing`, the plain mean while there are few."""

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, digest-checked folders of safetensors and JSON; the newest valid one resumes.
+"""Checkpoints: atomic, digest-checked folders; a run resumes from the newest valid one.
 
     checkpoints/
       v000000500/
@@ -7,7 +7,7 @@
         digests.json          sha256 of the two; written last
 
 A folder is written under a temporary name, flushed to disk and renamed, so a reader sees a whole
-checkpoint or none.
+checkpoint or none. What a killed process leaves behind is ignored, and removed by the next save.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from asyncrl_api.reasons import Reason
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
+
+from asyncrl_worker.fault import DISK_ERROR, Fault
 
 log = logging.getLogger("asyncrl")
 
@@ -33,7 +37,15 @@ TENSORS = "tensors.safetensors"
 STATE = "state.json"
 DIGESTS = "digests.json"
 FORMAT = 1
-READ_BYTES = 1 << 20
+FOLDER = re.compile(r"v(\d{9,})")
+TEMPORARY = re.compile(r"\.v\d{9,}\.(tmp|old)")
+
+
+class CheckpointInvalid(Fault):
+    """There are checkpoints, and none of them can be read: one line that names the folder."""
+
+    reason = Reason.CHECKPOINT_INVALID
+    exit_code = DISK_ERROR
 
 
 @dataclass(frozen=True)
@@ -55,76 +67,88 @@ class CheckpointFolder:
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and delete what is beyond `keep`. Raises OSError (disk full, ...)."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._remove_temporary()
         target = self.path / f"v{checkpoint.version:09d}"
         temporary = self.path / f".{target.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            self._write(temporary, checkpoint)
+            _write(temporary, checkpoint)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        if target.exists():  # the same version again, after a resume: the newer one wins
-            shutil.rmtree(target)
-        temporary.replace(target)
+        if target.exists():  # damaged: a run that had loaded it would not write it again
+            target.rename(self.path / f".{target.name}.old")
+        temporary.rename(target)
         _sync_folder(self.path)
-        for old in self._folders()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._remove_temporary()
+        # Newer ones than this are damaged too; they do not push out what can be loaded.
+        older = [folder for folder in self._folders() if _version(folder) <= checkpoint.version]
+        for folder in older[: -self._keep]:
+            shutil.rmtree(folder, ignore_errors=True)
         return target
 
     def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose digests fit; older ones are tried in turn, with a warning."""
-        for folder in reversed(self._folders()):
+        """The newest checkpoint whose digests fit; older ones are tried in turn, with a warning.
+
+        None if there has never been one. Raises CheckpointInvalid if all are damaged: a run that
+        began anew in their place would be taken for the old one.
+        """
+        folders = self._folders()
+        for folder in reversed(folders):
             try:
                 return _read(folder)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 log.warning("event=checkpoint_skipped path=%s error=%s", folder, error)
+        if folders:
+            raise CheckpointInvalid(
+                f"checkpoint: none of the {len(folders)} in {self.path} can be read; restore one, "
+                "or delete the folder to begin anew"
+            )
         return None
 
     def _folders(self) -> list[Path]:
+        """Checkpoints from old to new; whatever else lies there is not ours."""
         if not self.path.is_dir():
             return []
-        return sorted(path for path in self.path.iterdir() if path.name.startswith("v"))
+        return sorted((p for p in self.path.iterdir() if FOLDER.fullmatch(p.name)), key=_version)
 
-    @staticmethod
-    def _write(folder: Path, checkpoint: Checkpoint) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-        try:
-            save_file(tensors, folder / TENSORS)
-        except SafetensorError as error:
-            # safetensors wraps the operating system's error; callers handle OSError.
-            raise OSError(f"checkpoint {folder.parent}: {error}") from error
-        document = {"format": FORMAT, "version": checkpoint.version, "state": checkpoint.state}
-        (folder / STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        digests = {name: _digest(folder / name) for name in (TENSORS, STATE)}
-        (folder / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-        for name in (TENSORS, STATE, DIGESTS):
-            descriptor = os.open(folder / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        _sync_folder(folder)
+    def _remove_temporary(self) -> None:
+        for path in self.path.iterdir():
+            if TEMPORARY.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _version(folder: Path) -> int:
+    return int(folder.name[1:])
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    document = {"format": FORMAT, "version": checkpoint.version, "state": checkpoint.state}
+    contents = {
+        TENSORS: save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}),
+        STATE: json.dumps(document, indent=1).encode(),
+    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents[DIGESTS] = json.dumps(digests).encode()
+    for name, data in contents.items():
+        with (folder / name).open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    _sync_folder(folder)
 
 
 def _read(folder: Path) -> Checkpoint:
-    digests: dict[str, str] = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
-    for name in (TENSORS, STATE):
-        if _digest(folder / name) != digests[name]:
+    digests: dict[str, str] = json.loads((folder / DIGESTS).read_bytes())
+    contents = {name: (folder / name).read_bytes() for name in (TENSORS, STATE)}
+    for name, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != digests[name]:
             raise ValueError(f"{name} does not match its digest")
-    document = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    document = json.loads(contents[STATE])
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}, this program reads {FORMAT}")
-    tensors = load_file(folder / TENSORS)
+    tensors = load(contents[TENSORS])
     return Checkpoint(version=document["version"], tensors=tensors, state=document["state"])
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync_folder(path: Path) -> None:
@@ -162,4 +186,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

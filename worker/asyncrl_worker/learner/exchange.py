@@ -37,7 +37,7 @@ class Exchange(Protocol):
     """Where the training loop gets batches and leaves what became of them."""
 
     def next(self) -> BatchMessage | None:
-        """The next batch; None after about WAIT_SECONDS without one. Raises what a thread raised."""
+        """The next batch, or None after about WAIT_SECONDS. Raises what a thread raised."""
         ...
 
     def settle(self, settlement: Settlement) -> None:
@@ -77,13 +77,15 @@ class LockstepExchange:
 class OverlappedExchange:
     """Fetches the next batch and publishes the last version while the learner trains.
 
-    One batch is fetched ahead. It was admitted under the staleness bound with every unsettled
-    batch counted, so looking ahead does not loosen the bound.
+    One batch is fetched ahead, asked for when the learner takes the one before. It was admitted
+    under the staleness bound with every unsettled batch counted, so looking ahead does not loosen
+    the bound.
     """
 
     def __init__(self, client: LearnerClient) -> None:
         self._client = client
         self._inbox: queue.Queue[BatchMessage] = queue.Queue(maxsize=1)
+        self._room = threading.Semaphore(1)  # in the inbox, batches on their way to it counted
         self._outbox: queue.Queue[Settlement] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
         self._error: Exception | None = None
@@ -98,10 +100,12 @@ class OverlappedExchange:
         """As Exchange."""
         self._raise()
         try:
-            return self._inbox.get(timeout=WAIT_SECONDS)
+            batch = self._inbox.get(timeout=WAIT_SECONDS)
         except queue.Empty:
             self._raise()
             return None
+        self._room.release()
+        return batch
 
     def settle(self, settlement: Settlement) -> None:
         """As Exchange; waits only where two settlements are already on their way."""
@@ -138,13 +142,13 @@ class OverlappedExchange:
 
     def _fetch(self) -> None:
         while not self._closed.is_set():
+            if not self._room.acquire(timeout=WAIT_SECONDS):
+                continue
             batch = self._client.next_batch(WAIT_SECONDS)
-            while batch is not None and not self._closed.is_set():
-                try:
-                    self._inbox.put(batch, timeout=WAIT_SECONDS)
-                    batch = None
-                except queue.Full:
-                    continue
+            if batch is None:
+                self._room.release()
+            else:
+                self._inbox.put_nowait(batch)
 
     def _publish(self) -> None:
         while not self._closed.is_set():

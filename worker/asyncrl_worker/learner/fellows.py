@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,7 +27,7 @@ class Fellows:
         if self._ranks.size > 1:
             columns = float(batch.rewards.shape[1])
             self._ranks.broadcast({"header": _header(TRAIN, columns, progress)})
-            self._ranks.broadcast(_contiguous(batch))
+            self._ranks.broadcast(_tensors(batch))
 
     def part(self, batch: Batch) -> Batch:
         """This rank's share of a batch."""
@@ -35,19 +38,37 @@ class Fellows:
         self._ranks.broadcast({"header": _header(END, 0.0, 0.0)})
 
 
-def follow(
-    step: LearnerStep, ranks: Ranks, *, length: int, description: EnvironmentDescription
-) -> int:
-    """What a rank other than 0 does until it is dismissed; returns its number of updates."""
-    while True:
-        header = _header(END, 0.0, 0.0)
-        ranks.broadcast({"header": header})
-        command, columns, progress = header.tolist()
-        if command == END:
-            return step.updates
-        batch = empty_batch(length, int(columns), description)
-        ranks.broadcast(_contiguous(batch))
-        step.update(batch.shard(ranks.rank, ranks.size), progress=progress)
+class Follower:
+    """A rank other than 0; `progressed_at` (seconds of `clock`) may be read from other threads."""
+
+    def __init__(
+        self,
+        step: LearnerStep,
+        ranks: Ranks,
+        *,
+        length: int,
+        description: EnvironmentDescription,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._step = step
+        self._ranks = ranks
+        self._length = length
+        self._description = description
+        self._clock = clock
+        self.progressed_at = clock()
+
+    def run(self) -> int:
+        """Take every step that rank 0 takes, until it is dismissed; returns the updates."""
+        while True:
+            header = _header(END, 0.0, 0.0)
+            self._ranks.broadcast({"header": header})
+            command, columns, progress = header.tolist()
+            if command == END:
+                return self._step.updates
+            batch = empty_batch(self._length, int(columns), self._description)
+            self._ranks.broadcast(_tensors(batch))
+            self._step.update(batch.shard(self._ranks.rank, self._ranks.size), progress=progress)
+            self.progressed_at = self._clock()
 
 
 def empty_batch(length: int, columns: int, description: EnvironmentDescription) -> Batch:
@@ -74,5 +95,5 @@ def _header(command: float, columns: float, progress: float) -> Tensor:
     return torch.tensor([command, columns, progress], dtype=torch.float64)
 
 
-def _contiguous(batch: Batch) -> dict[str, Tensor]:
+def _tensors(batch: Batch) -> dict[str, Tensor]:
     return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}

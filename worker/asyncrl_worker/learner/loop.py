@@ -1,18 +1,17 @@
-"""The training loop of the learner's first rank: batch, step, publish, judge, report, checkpoint."""
+"""The loop of the learner's first rank: batch, step, publish, judge, report, checkpoint."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
-
-from safetensors.torch import save
 
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_api.status import CheckpointStatus
+from safetensors.torch import save
+
 from asyncrl_worker.environments.spaces import EnvironmentDescription
 from asyncrl_worker.fault import INTERNAL_ERROR, RoleError
 from asyncrl_worker.fragment import Fragment, MalformedFragment
@@ -100,14 +99,13 @@ class TrainingLoop:
             waited_from = self._clock()
             message = self._exchange.next()
             self._take_evaluations()
-            if message is not None:
+            ending = self._finished()
+            if ending is None and message is not None:
                 self._metrics.wait_seconds.observe(self._clock() - waited_from)
-                ending = self._train(message)
-            ending = ending or self._finished()
+                ending = self._train(message) or self._finished()
         self._fellows.dismiss()
         self._exchange.flush()
-        if ending is not None and ending.outcome == "Complete":
-            self._await_last_evaluation()
+        self._await_last_evaluation(ending)
         self._save_checkpoint()
         if ending is not None:
             self._client.finish()
@@ -148,7 +146,11 @@ class TrainingLoop:
         )
         self._telemetry.write(
             report.telemetry_row(
-                self.snapshot, result, judgement, elapsed=progress.elapsed, score=progress.evaluation
+                self.snapshot,
+                result,
+                judgement,
+                elapsed=progress.elapsed,
+                score=progress.evaluation,
             )
         )
         self.progressed_at = self._clock()
@@ -166,7 +168,9 @@ class TrainingLoop:
             )
         except MalformedFragment as error:
             # The parameter server refuses these; one that gets here is a defect.
-            raise RoleError("InternalError", f"learner: fragment: {error}", INTERNAL_ERROR) from error
+            raise RoleError(
+                "InternalError", f"learner: fragment: {error}", INTERNAL_ERROR
+            ) from error
 
     def _settle(self, message: BatchMessage, result: UpdateResult, *, reset: bool) -> None:
         new = None
@@ -177,9 +181,7 @@ class TrainingLoop:
                 evaluate_episodes=self._episodes_due(),
                 reset_environments=reset,
             )
-        self._exchange.settle(
-            Settlement(message.batch_id, result.outcome, new)
-        )
+        self._exchange.settle(Settlement(message.batch_id, result.outcome, new))
 
     def _episodes_due(self) -> int:
         """Episodes to evaluate this version with: every interval, and the last version."""
@@ -219,8 +221,10 @@ class TrainingLoop:
                 return Ending("Failed", Reason.STABILITY_FAILED.value, action.message)
         return None
 
-    def _await_last_evaluation(self) -> None:
-        """The return that a finished run reports is that of its last version."""
+    def _await_last_evaluation(self, ending: Ending | None) -> None:
+        """The return that a complete run reports is that of its last version, or of its target."""
+        if ending is None or ending.outcome != "Complete":
+            return
         deadline = self._clock() + FINAL_EVALUATION_SECONDS
         while self._evaluation_requested > self._evaluated and not self._stop.requested:
             if self._clock() >= deadline:

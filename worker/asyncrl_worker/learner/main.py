@@ -6,26 +6,35 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from asyncrl_worker.role import pin_threads
 
 pin_threads()  # before torch reads the environment
 
 import torch  # noqa: E402
-from safetensors.torch import save  # noqa: E402
-
+from asyncrl_api.reasons import Reason  # noqa: E402
 from asyncrl_api.spec import AsyncRLJobSpec  # noqa: E402
 from asyncrl_api.spec import StabilityThresholds as ThresholdsSpec  # noqa: E402
+from safetensors.torch import save  # noqa: E402
+
 from asyncrl_worker.endpoint import Endpoint  # noqa: E402
 from asyncrl_worker.environments.factory import describe  # noqa: E402
-from asyncrl_worker.fault import COMPLETE, FAILED, TERMINATED, RoleError  # noqa: E402
+from asyncrl_worker.environments.spaces import EnvironmentDescription  # noqa: E402
+from asyncrl_worker.fault import (  # noqa: E402
+    COMPLETE,
+    FAILED,
+    TERMINATED,
+    WRONG_CONFIGURATION,
+    RoleError,
+)
 from asyncrl_worker.learner.checkpoint import CheckpointFolder  # noqa: E402
 from asyncrl_worker.learner.exchange import (  # noqa: E402
     Exchange,
     LockstepExchange,
     OverlappedExchange,
 )
-from asyncrl_worker.learner.fellows import Fellows, follow  # noqa: E402
+from asyncrl_worker.learner.fellows import Fellows, Follower  # noqa: E402
 from asyncrl_worker.learner.loop import TrainingLoop  # noqa: E402
 from asyncrl_worker.learner.memory import RunMemory  # noqa: E402
 from asyncrl_worker.learner.metrics import LearnerMetrics  # noqa: E402
@@ -66,12 +75,16 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
     if arguments.resume or arguments.attempt > 0:
         ledger = memory.load(checkpoints)
         log.info("event=resumed version=%d found=%s", step.version, ledger is not None)
-    if ranks.rank > 0:
-        follow(step, ranks, length=spec.algorithm.fragment_length, description=description)
-        ranks.close()
-        return COMPLETE
-    log.info("event=staleness %s", policy.explain())
+    if not ranks.agrees(step.updates):
+        message = (
+            f"{arguments.name}: resumed at update {step.updates}, not where rank 0 is; give every "
+            "rank the same run directory"
+        )
+        raise RoleError(Reason.CHECKPOINT_INVALID, message, WRONG_CONFIGURATION)
     metrics = LearnerMetrics()
+    if ranks.rank > 0:
+        return _follow(arguments, step, ranks, description, metrics, stop)
+    log.info("event=staleness %s", policy.explain())
     client = LearnerClient(
         arguments.address,
         tls=arguments.tls,
@@ -114,18 +127,49 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
             ranks.close()
 
 
-def _serve(arguments: RoleArguments, loop: TrainingLoop, metrics: LearnerMetrics) -> int:
+def _health(arguments: RoleArguments, trained: TrainingLoop | Follower) -> Callable[[], str | None]:
     timeout = arguments.job.spec.run_policy.stall_timeout_seconds
 
     def health() -> str | None:
-        idle = time.monotonic() - loop.progressed_at
+        idle = time.monotonic() - trained.progressed_at
         return None if idle < timeout else f"no update for {idle:.0f} s, more than {timeout} s"
 
+    return health
+
+
+def _follow(
+    arguments: RoleArguments,
+    step: LearnerStep,
+    ranks: Ranks,
+    description: EnvironmentDescription,
+    metrics: LearnerMetrics,
+    stop: Stop,
+) -> int:
+    """A rank other than 0; a wish to stop reaches it through rank 0, which checkpoints first."""
+    follower = Follower(
+        step, ranks, length=arguments.job.spec.algorithm.fragment_length, description=description
+    )
+    with Endpoint(
+        arguments,
+        registry=metrics.registry,
+        health=_health(arguments, follower),
+        ready=lambda: True,
+    ):
+        follower.run()
+        ranks.close()
+    return TERMINATED if stop.requested else COMPLETE
+
+
+def _serve(arguments: RoleArguments, loop: TrainingLoop, metrics: LearnerMetrics) -> int:
     def report() -> str:
         return loop.snapshot.report().model_dump_json(by_alias=True)
 
     with Endpoint(
-        arguments, registry=metrics.registry, health=health, ready=lambda: True, report=report
+        arguments,
+        registry=metrics.registry,
+        health=_health(arguments, loop),
+        ready=lambda: True,
+        report=report,
     ):
         ending = loop.run()
         # The endpoint goes with the process; the last word stays.

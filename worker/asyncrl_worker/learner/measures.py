@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from asyncrl_worker.alignment import gradient_cosine, relative_alignment
 from asyncrl_worker.learner.batch import Batch
 from asyncrl_worker.learner.ranks import Ranks
 
@@ -29,13 +30,14 @@ def measure_staleness(batch: Batch, version: int, ranks: Ranks) -> Staleness:
     The mean steers the step, so it must be the same on all ranks. A batch without any valid step
     counts all of its steps.
     """
-    values = batch.staleness(version)
-    if bool(batch.valid.any()):
-        values = values[batch.valid]
-    values = values.flatten()
-    p50, p95 = torch.quantile(values, torch.tensor([0.5, 0.95])).tolist()
-    sums = torch.tensor([float(values.sum(dtype=torch.float64)), float(len(values))])
-    total, count = ranks.sum(sums.to(torch.float64)).tolist()
+    values = version - batch.policy_versions
+    values = values[batch.valid] if bool(batch.valid.any()) else values.flatten()
+    # Staleness is a small integer, so counting beats sorting.
+    counts = torch.bincount(values)
+    reached = counts.cumsum(0) / len(values)
+    p50, p95 = torch.searchsorted(reached, torch.tensor([0.5, 0.95])).tolist()
+    sums = torch.tensor([float(values.sum()), float(len(values))], dtype=torch.float64)
+    total, count = ranks.sum(sums).tolist()
     largest = float(ranks.maximum(values.max()))
     return Staleness(mean=total / count, p50=p50, p95=p95, max=largest)
 
@@ -61,26 +63,35 @@ class ImportanceMeasures:
 def measure_importance(
     log_ratios: Tensor, entropy: Tensor, valid: Tensor, *, clip: float, ranks: Ranks
 ) -> ImportanceMeasures:
-    """All inputs [T, N]; sums run over every rank. Not finite where the ratios are not."""
+    """All inputs [T, N]; sums run over every rank.
+
+    The effective sample size is finite for any finite log ratios, as the weights in it are relative
+    to the largest one; `kl` is infinite where a ratio is beyond float64. A batch without any valid
+    step has ratios of 1 and no entropy.
+    """
     mask = valid.to(torch.float64)
-    ratios = log_ratios.to(torch.float64).exp()
+    log_ratios = log_ratios.to(torch.float64).masked_fill(~valid, 0.0)
+    extremes = torch.stack([log_ratios, -log_ratios]).masked_fill(~valid, -math.inf)
+    highest, lowest = ranks.maximum(extremes.amax(dim=(1, 2))).tolist()
+    excess = log_ratios.expm1()  # r - 1
+    weights = (log_ratios - highest).exp() * mask
     sums = torch.stack(
         [
             mask.sum(),
-            ((ratios - 1 - log_ratios) * mask).sum(),
-            (ratios * mask).sum(),
-            (ratios.square() * mask).sum(),
-            (((ratios - 1).abs() > clip) * mask).sum(),
+            (excess - log_ratios).sum(),
+            weights.sum(),
+            weights.square().sum(),
+            (excess.abs() > clip).sum(),
             (entropy * mask).sum(),
         ]
     )
     count, kl, total, squares, clipped, entropies = ranks.sum(sums).tolist()
-    largest = ranks.maximum((log_ratios.abs() * valid).max()).item()
-    count = max(count, 1.0)
+    if count == 0:
+        return ImportanceMeasures(0.0, 0.0, 1.0, 0.0, 0.0)
     return ImportanceMeasures(
         kl=kl / count,
-        max_log_ratio=float(largest),
-        effective_sample_size=total * total / (count * squares) if squares > 0 else 1.0,
+        max_log_ratio=max(highest, lowest),
+        effective_sample_size=total * total / (count * squares),
         clipped_fraction=clipped / count,
         entropy=entropies / count,
     )
@@ -99,22 +110,15 @@ class SplitHalf:
         self.smoothed: float | None = None
 
     def observe(self, half: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
-        """Gradients of the first half and of the whole batch, the halves adding up to the whole."""
-        dot, first, second = 0.0, 0.0, 0.0
-        for part, full in zip(half, whole, strict=True):
-            rest = full - part
-            dot += float(torch.sum(part * rest, dtype=torch.float64))
-            first += float(torch.sum(part.square(), dtype=torch.float64))
-            second += float(torch.sum(rest.square(), dtype=torch.float64))
-        norm = math.sqrt(first * second)
-        if not math.isfinite(norm) or norm == 0:
+        """Gradients of one half and of the whole batch, the halves adding up to the whole."""
+        cosine = gradient_cosine(
+            half, [full - part for part, full in zip(half, whole, strict=True)]
+        )
+        if cosine is None:
             return
-        cosine = dot / norm
         old = self.smoothed
         self.smoothed = cosine if old is None else old + self._weight * (cosine - old)
 
     def relative(self, cosine: float | None) -> float | None:
         """c / c_pred; absent where the halves do not agree with each other."""
-        if cosine is None or self.smoothed is None or self.smoothed <= 0:
-            return None
-        return cosine * (1 + self.smoothed) / (2 * self.smoothed)
+        return relative_alignment(cosine, self.smoothed)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from asyncrl_api.status import CheckpointStatus
 from torch import Tensor
 
-from asyncrl_api.status import CheckpointStatus
 from asyncrl_worker.learner.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -43,9 +43,7 @@ class RunMemory:
 
     def save(self, folder: CheckpointFolder, *, ledger: Ledger) -> Path:
         """Write a checkpoint of the current version; returns its folder. Raises OSError."""
-        return folder.save(
-            Checkpoint(self.step.version, self._tensors(), self._state(ledger))
-        )
+        return folder.save(Checkpoint(self.step.version, self._tensors(), self._state(ledger)))
 
     def load(self, folder: CheckpointFolder) -> Ledger | None:
         """Restore the newest valid checkpoint and return its ledger; None if there is none."""

@@ -1,4 +1,4 @@
-"""Running mean and scale of the observations; part of the policy, so it travels with its version."""
+"""Running mean and scale of the observations; part of the policy, so they travel with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Normalizer:
         self._scale32 = torch.ones(size)
 
     def __call__(self, observations: Tensor) -> Tensor:
-        """Normalised observations, same shape; the input itself when switched off or without data."""
+        """Normalised observations [..., D]; the input itself when switched off or without data."""
         if self.count == 0:
             return observations
         return ((observations - self._mean32) * self._scale32).clamp_(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-
 from asyncrl_api.spec import Alignment, Optimizer
+
 from asyncrl_worker.alignment import AlignmentConfig
+
 
 def build_optimizer(
     spec: Optimizer, parameters: Sequence[torch.nn.Parameter]

@@ -74,7 +74,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the run that is done, 0 to 1, by its nearest limit of steps, versions or time."""
+        """Share of the run that is done, 0 to 1, by its nearest limit."""
         limits = (
             (self.environment_steps, self._stopping.environment_steps),
             (self.policy_version, self._stopping.policy_versions),

@@ -61,7 +61,15 @@ class Ranks:
             for name in sorted(tensors):
                 tensor = tensors[name]
                 # gloo has no bool; a byte view shares the storage.
-                dist.broadcast(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0)
+                dist.broadcast(
+                    tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0
+                )
+
+    def agrees(self, number: int) -> bool:
+        """Whether this rank has the same number as rank 0."""
+        leader = torch.tensor([number])
+        self.broadcast({"number": leader})
+        return int(leader) == number
 
     def close(self) -> None:
         """Leave the group."""

@@ -16,6 +16,7 @@ from asyncrl_api.status import (
     StalenessStatus,
     TrainingStatus,
 )
+
 from asyncrl_worker.learner.progress import EvaluationScore, Progress
 from asyncrl_worker.learner.step import UpdateResult
 from asyncrl_worker.stability import Judgement, Observables
@@ -47,7 +48,7 @@ class AlignmentCounts:
     def observe(self, result: UpdateResult) -> None:
         """Count one update; what was only observed was not done."""
         self.updates += 1
-        self.projected += result.alignment.scale != 1.0
+        self.projected += result.outcome == "trained" and result.alignment.scale != 1.0
         self.skipped += result.outcome == "skipped"
 
 
@@ -117,8 +118,10 @@ def training_status(progress: Progress) -> TrainingStatus:
 
 
 def alignment_status(result: UpdateResult, counts: AlignmentCounts) -> AlignmentStatus:
-    """The newest cosine, the thresholds, and what was done so far."""
+    """The newest cosine, the thresholds, and what was done so far; all absent in mode off."""
     decision = result.alignment
+    if decision.reason == "off":
+        return AlignmentStatus()
     compared = decision.cosine is not None
     return AlignmentStatus(
         cosine=decision.cosine,

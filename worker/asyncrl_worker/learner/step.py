@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from asyncrl_api.spec import AsyncRLJobSpec
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_worker.alignment import AlignmentDecision, GradientAlignment
 from asyncrl_worker.environments.spaces import Discrete
 from asyncrl_worker.learner.batch import Batch
@@ -18,8 +18,8 @@ from asyncrl_worker.learner.compensation import (
     DisplacementProjection,
     KlFeedback,
     momentum,
-    step_size,
     steer,
+    step_size,
 )
 from asyncrl_worker.learner.measures import (
     ImportanceMeasures,
@@ -48,7 +48,7 @@ LOG_RATIO_LIMIT = 20.0
 """|log r| in the loss is limited to this, so that exp stays finite in float32."""
 
 SPLIT_EVERY = 10
-"""Updates between measurements of the split-half cosine, each of which costs half a backward pass."""
+"""Updates between measurements of the split-half cosine; each is a backward pass of the policy."""
 
 ADVANTAGE_EPSILON = 1e-8
 
@@ -57,7 +57,9 @@ ADVANTAGE_EPSILON = 1e-8
 class UpdateResult:
     """Everything one update measured. Entropy in nats, losses as means over the valid steps.
 
-    `gradient_norm` is the policy's, before control and clipping where alignment is measured.
+    `gradient_norm` is of the parameters that alignment controls, before control and clipping; of
+    the policy's where alignment is off. "skipped" leaves the policy, its optimizer and the
+    normaliser alone (and the value network too with scope all); "non_finite" changes nothing.
     """
 
     outcome: Outcome
@@ -120,7 +122,7 @@ class LearnerStep:
         self._ranks = ranks
 
     def update(self, batch: Batch, *, progress: float = 0.0) -> UpdateResult:
-        """Train on this rank's part of a batch; `progress` 0..1 drives the learning-rate schedule."""
+        """Train on this rank's part of a batch; `progress` 0..1 drives the rates' schedule."""
         staleness = measure_staleness(batch, self.version, self._ranks)
         observations = self.normalizer(batch.observations)
         valid = batch.valid.to(torch.float32)
@@ -155,10 +157,10 @@ class LearnerStep:
         limit = self.spec.optimizer.max_gradient_norm or math.inf
         clipped_norm = float(clip_grad_norm_(self.policy_parameters, limit))
         value_norm = float(clip_grad_norm_(self.value_parameters, limit))
-        finite = decision.reason != "non-finite" and math.isfinite(value_norm)
+        finite = decision.reason != "non-finite" and math.isfinite(clipped_norm + value_norm)
         rate, beta1 = self._steer(decision, staleness.mean, importance, progress)
         removed = 0.0
-        if finite:
+        if finite and (decision.apply or self.spec.alignment.scope == "policy"):
             self.value_optimizer.step()
             self.value_scale.update(targets.values, batch.valid, self._ranks)
         if finite and decision.apply:
@@ -167,7 +169,8 @@ class LearnerStep:
             removed = self.displacement.after(staleness.mean)
             self.normalizer.update(batch.observations[:-1], batch.valid, self._ranks)
             self.version += 1
-        self.kl_feedback.observe(importance.kl)
+        if finite:
+            self.kl_feedback.observe(importance.kl)
         self.updates += 1
         losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
         return UpdateResult(
@@ -222,21 +225,22 @@ class LearnerStep:
         algorithm = self.spec.algorithm
         if algorithm.normalize_advantages:
             advantages = self._normalize(advantages, batch.valid)
-        log_ratios = log_ratios.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        limited = log_ratios.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         match algorithm.name:
             case "impala":
-                losses = vtrace_policy_gradient(log_ratios, advantages, rho_bar=algorithm.rho_bar)
+                losses = vtrace_policy_gradient(limited, advantages, rho_bar=algorithm.rho_bar)
             case "decoupledPpo":
                 losses = decoupled_surrogate(
-                    log_ratios,
+                    limited,
                     advantages,
                     clip=algorithm.clip,
                     staleness=batch.staleness(self.version),
                 )
             case _:
-                losses = clipped_surrogate(log_ratios, advantages, clip=algorithm.clip)
+                losses = clipped_surrogate(limited, advantages, clip=algorithm.clip)
         losses = losses - algorithm.entropy_coefficient * entropy
         if self.kl_feedback.coefficient > 0:
+            # Without the limit, at which its pull would end just where the policy is furthest away.
             losses = losses + kl_feedback(log_ratios, coefficient=self.kl_feedback.coefficient)
         return losses
 
@@ -251,10 +255,15 @@ class LearnerStep:
         return normalized
 
     def _half_gradient(self, losses: Tensor) -> list[Tensor] | None:
-        """The policy gradient of the first half of the environments, every SPLIT_EVERY updates."""
+        """The policy gradient of every other environment, every SPLIT_EVERY updates.
+
+        Every other one, so that both halves are of the same actors and policy versions; counted
+        over all ranks, so that the halves do not depend on their number.
+        """
         if self.spec.alignment.mode == "off" or self.updates % SPLIT_EVERY != 0:
             return None
-        half = losses[:, : losses.shape[1] // 2].sum()
+        width = losses.shape[1]
+        half = losses[:, (self._ranks.rank * width) % 2 :: 2].sum()
         gradients = torch.autograd.grad(
             half, self.policy_parameters, retain_graph=True, allow_unused=True
         )
@@ -284,9 +293,10 @@ class LearnerStep:
             beta1 = momentum(beta1, staleness)
         steer(self.policy_optimizer, learning_rate=rate, beta1=beta1)
         value_rate = spec.optimizer.value_learning_rate or spec.optimizer.learning_rate
+        damping = decision.learning_rate_factor if spec.alignment.scope == "all" else 1.0
         steer(
             self.value_optimizer,
-            learning_rate=value_rate * schedule,
+            learning_rate=value_rate * schedule * damping,
             beta1=spec.optimizer.beta1,
         )
         return rate, beta1

@@ -45,6 +45,7 @@ class ValueScale:
         if not self._enabled:
             return
         mask = valid.to(torch.float64)
+        targets = targets.to(torch.float64)  # the variance is a small difference of large numbers
         sums = torch.stack([mask.sum(), (targets * mask).sum(), (targets.square() * mask).sum()])
         count, total, squares = ranks.sum(sums).tolist()
         if count == 0:

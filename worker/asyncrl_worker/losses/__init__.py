@@ -1,1 +1,1 @@
-"""Losses of the learner: value targets, advantages and the sample-weight family, as plain functions."""
+"""Losses as plain functions: value targets, advantages and the sample-weight family."""
