@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
+
 from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 from asyncrl_worker.alignment.config import MemoryDtype
-from torch import nn
 
 SIZES = {"1M": 1_048_576, "100M": 100_000_000}
 COPY_ELEMENTS = 50_000_000

@@ -88,10 +88,13 @@ class SingleProcess:
             else:  # the same version again, with data as old as the consumed batch's
                 pending.appendleft(self._batch(self._policies[0]))
 
+    def newest_policy(self) -> InferencePolicy:
+        """A copy of the present policy, as actors get it."""
+        weights = {name: tensor.numpy().copy() for name, tensor in self.step.weights().items()}
+        return InferencePolicy.load(self._layout, weights, self.step.version)
+
     def _remember(self) -> None:
-        weights = {name: tensor.numpy() for name, tensor in self.step.weights().items()}
-        copies = {name: array.copy() for name, array in weights.items()}
-        self._policies.append(InferencePolicy.load(self._layout, copies, self.step.version))
+        self._policies.append(self.newest_policy())
 
     def _batch(self, policy: InferencePolicy) -> list[Fragment]:
         fragments = []

@@ -14,13 +14,14 @@ from collections import deque
 from dataclasses import dataclass
 
 import torch
-from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment, Regime
 from torch import Tensor, nn
+
+from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment, Regime
 
 STEPS = 800
 LATE_FROM = 200
 STALENESS = 16
-LEARNING_RATE = 0.4
+LEARNING_RATE = 0.03
 
 
 @dataclass(frozen=True)

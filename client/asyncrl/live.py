@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
-from asyncrl_api.status import AlignmentStatus, JobStatus, RoleStatus
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from asyncrl.numbers import ABSENT, clock, count, duration, number, roughly, signed, whole
 from asyncrl.progress import ASCII_SPARKS, SPARKS, History, TimeLeft
+from asyncrl_api.status import AlignmentStatus, JobStatus, RoleStatus
 
 REFRESH_HERTZ = 4
 EVENTS_SHOWN = 3

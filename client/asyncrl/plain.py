@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from asyncrl_api.status import JobStatus
-
 from asyncrl.numbers import count, duration, number, signed, whole
+from asyncrl_api.status import JobStatus
 
 LINE_SECONDS = 2.0
 

@@ -6,12 +6,12 @@ import os
 import shlex
 from pathlib import Path
 
-from asyncrl_api.status import JobStatus
 from rich.text import Text
 
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.live import PHASE_STYLES
 from asyncrl.numbers import ABSENT, count, duration, number
+from asyncrl_api.status import JobStatus
 
 
 def shown(path: Path) -> str:

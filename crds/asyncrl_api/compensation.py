@@ -11,7 +11,7 @@ class KlFeedback(Model):
     """A penalty (k / 2) (log ratio)^2 on the distance to the behaviour policy."""
 
     mode: Literal["off", "fixed", "target"] = option(
-        "fixed",
+        "off",
         "off: no penalty. fixed: k = coefficient. target: k starts at coefficient and is adapted "
         "to hold the mean KL divergence at target.",
     )

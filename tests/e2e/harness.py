@@ -15,6 +15,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
 from asyncrl.backends.local import LocalRun
 from asyncrl.backends.poller import fetch_report
 from asyncrl.backends.supervisor import Outcome
@@ -23,8 +26,6 @@ from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, LearnerReport
 from asyncrl_worker.telemetry import read_rows
-from safetensors.torch import load_file
-from torch import Tensor
 
 TESTS = Path(__file__).parent.parent
 PATIENCE = 120.0
@@ -116,6 +117,10 @@ class Folder(RunFolder):
             return int(self._endpoint(process)["attempt"])
         except FileNotFoundError:
             return -1
+
+    def is_present(self, process: str) -> bool:
+        """Whether a process lives and serves its health."""
+        return self.attempt(process) >= 0 and is_alive(self.pid(process))
 
     def pids(self) -> dict[str, int]:
         """Every process that has written its endpoint file, dead ones too."""
@@ -226,6 +231,16 @@ class SupervisedRun:
             raise self._error
         assert self.outcome is not None
         return self.outcome
+
+    def kill(self, process: str) -> None:
+        """kill -9 a process of the run, and wait until it is dead."""
+        pid = self.folder.pid(process)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_alive(pid), f"{process} is dead")
+
+    def until_present(self, process: str) -> None:
+        """Wait until a process lives and serves its health."""
+        self.until(lambda: self.folder.is_present(process), f"{process} is here")
 
     def restarts(self, role: str) -> int:
         """Restarts of "actors", "learner" or "parameterServer"."""

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from asyncrl_api.spec import AsyncRLJob, AsyncRLJobSpec
 from asyncrl_worker.actor.rollout import Rollout
 from asyncrl_worker.environments.factory import describe, make_vector_environment
@@ -24,7 +26,6 @@ from asyncrl_worker.policies.inference import InferencePolicy
 from asyncrl_worker.policies.layout import PolicyLayout
 from asyncrl_worker.policies.network import PolicyNetwork, ValueNetwork
 from asyncrl_worker.staleness import reset_seed
-from torch import Tensor
 
 Losses = tuple[float, float]
 """Policy and value loss of an update."""
@@ -107,7 +108,7 @@ class PlainUpdate:
             torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
             optimizer.step()
         self.version += 1
-        return float(policy_loss), float(value_loss)
+        return policy_loss.item(), value_loss.item()
 
     def weights(self) -> dict[str, Tensor]:
         unnormalised = {

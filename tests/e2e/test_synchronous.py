@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from asyncrl_worker.telemetry import to_json
-from benchmarks.single_process import SingleProcess
-from torch import Tensor
-
-from e2e.harness import Command, Document, Folder, SupervisedRun, job_document, make_job, merged
+from e2e.harness import (
+    Command,
+    Document,
+    Folder,
+    SupervisedRun,
+    is_alive,
+    job_document,
+    make_job,
+    merged,
+    until,
+)
 from e2e.plain_loop import (
     NO_LAYERS,
     LayeredUpdate,
@@ -20,6 +28,10 @@ from e2e.plain_loop import (
     network_tensors,
     train,
 )
+from torch import Tensor
+
+from asyncrl_worker.telemetry import to_json
+from benchmarks.single_process import SingleProcess
 
 SYNCHRONOUS = {"staleness": {"max": 0}}
 
@@ -49,9 +61,12 @@ def complete(document: Document, path: Path) -> Folder:
 
 
 def test_without_layers_a_synchronous_run_is_a_plain_loop(tmp_path: Path) -> None:
-    """Checkpoints on the way begin the environments anew, in the run and in the loop."""
+    """Checkpoints begin the environments anew, in both; evaluations disturb nothing."""
     document = job_document(
-        **merged(SYNCHRONOUS, NO_LAYERS), seed=3, checkpoint={"intervalVersions": 25}
+        **merged(SYNCHRONOUS, NO_LAYERS),
+        seed=3,
+        checkpoint={"intervalVersions": 25},
+        evaluation={"intervalVersions": 10, "episodes": 4},
     )
     folder = complete(document, tmp_path / "run")
     update, losses = train(make_job(document), PlainUpdate, resets=(25, 50))
@@ -89,3 +104,75 @@ def test_injected_staleness_is_the_loop_with_old_weights(tmp_path: Path) -> None
     late = [min(version, 4) for version in trained]
     assert [row["stalenessMean"] for row in rows] == late
     assert [row["stalenessMax"] for row in rows] == late
+
+
+LONG = job_document(
+    **SYNCHRONOUS, stopping={"policyVersions": 500}, checkpoint={"intervalVersions": 50}
+)
+
+
+def test_kill_9_and_resume_change_nothing(tmp_path: Path) -> None:
+    """First the learner alone, then everything at once; both go on from the last checkpoint."""
+    path = tmp_path / "run"
+    with Command(LONG, path, "--quiet") as command:
+        folder = command.folder
+        command.until(lambda: folder.newest_checkpoint() >= 50, "a checkpoint")
+        folder.kill("learner-0")
+        command.until(lambda: folder.attempt("learner-0") == 1, "the learner is back")
+        first = resumed_versions(folder)
+        command.until(lambda: folder.newest_checkpoint() > first[-1], "the next checkpoint")
+        # Held still, lest it writes a last checkpoint when its supervisor is gone.
+        folder.kill("learner-0", signal.SIGSTOP)
+        command.process.kill()
+        command.process.wait()
+        folder.kill("learner-0")
+        last = folder.newest_checkpoint()
+        until(lambda: not any(map(is_alive, folder.pids().values())), "every role is gone")
+    with Command(LONG, path, "--quiet", "--resume") as command:
+        assert command.end()[0] == 0
+    assert resumed_versions(folder) == [*first, last]
+    assert 50 <= first[0] < last < 500
+
+    update, losses = train(make_job(LONG), LayeredUpdate, resets=range(50, 500, 50))
+    assert_same(update.parameters(), folder.tensors(500))
+    assert recorded(folder) == written(losses)
+
+
+def test_signals_end_after_a_checkpoint_that_resumes(tmp_path: Path) -> None:
+    """SIGTERM, then SIGINT. Each adds one thing to the run: new episodes at its checkpoint."""
+    path = tmp_path / "run"
+    stops: list[int] = []
+    for number, resume in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
+        with Command(LONG, path, *resume) as command:
+            folder = command.folder
+            wanted = stops[-1] + 20 if stops else 60
+            command.until(lambda: folder.version() >= wanted, "some versions")
+            asked = time.monotonic()
+            command.process.send_signal(number)
+            code, out, err = command.end()
+            assert time.monotonic() - asked < 30, "the grace period"
+        assert (code, err) == (130, "")
+        assert "--resume" in out
+        status = folder.read_status()
+        assert status is not None
+        assert (status.phase, status.reason) == ("Suspended", "Interrupted")
+        assert status.message == "interrupted after its checkpoint"
+        assert status.checkpoint is not None
+        assert not any(map(is_alive, folder.pids().values()))
+        stops.append(folder.newest_checkpoint())
+        assert status.checkpoint.version == stops[-1]
+        assert wanted <= stops[-1] < 500
+    with Command(LONG, path, "--quiet", "--resume") as command:
+        assert command.end()[0] == 0
+    assert resumed_versions(folder) == stops
+
+    resets = {*range(50, 500, 50), *stops}
+    update, losses = train(make_job(LONG), LayeredUpdate, resets=resets)
+    assert_same(update.parameters(), folder.tensors(500))
+    assert recorded(folder) == written(losses)
+
+
+def resumed_versions(folder: Folder) -> list[int]:
+    """The checkpoints that learners went on from, in order."""
+    log = folder.words("learner-0")
+    return [int(version) for version in re.findall(r"event=resumed version=(\d+)", log)]

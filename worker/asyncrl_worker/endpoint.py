@@ -16,9 +16,9 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
 
-from asyncrl_api.reasons import Reason
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.fault import WRONG_CONFIGURATION, RoleError
 from asyncrl_worker.protocol.tls import load_certificates
 from asyncrl_worker.role import RoleArguments, write_atomically

@@ -20,7 +20,6 @@ from asyncrl_api.errors import ManifestError
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
-
 from asyncrl_worker.fault import DISK_ERROR, INTERNAL_ERROR, TERMINATED, WRONG_CONFIGURATION, Fault
 
 TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"

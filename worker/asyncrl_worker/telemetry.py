@@ -117,6 +117,10 @@ class Telemetry:
         self._metrics.write(row)
         self._events.write(row)
 
+    def flush(self) -> None:
+        """Hand what is buffered to the operating system; OSError, with the file's name, if not."""
+        self._metrics.flush()
+
     def close(self) -> None:
         """Write what is buffered and close both files, also when one of them fails."""
         self._stack.close()

@@ -23,7 +23,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-EVALUATION_ENVIRONMENTS = 10
+EVALUATION_ENVIRONMENTS = 20  # as many as episodes, so that none is preferred for being short
 
 
 def linear(start):

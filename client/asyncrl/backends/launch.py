@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from asyncrl_api.spec import AsyncRLJob
-
 from asyncrl.backends.processes import child_environment
 from asyncrl.backends.unit import ProcessName, Role
 from asyncrl.run_folder import RunFolder
+from asyncrl_api.spec import AsyncRLJob
 
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""

@@ -17,12 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from asyncrl_api.immutability import immutable_changes
-from asyncrl_api.manifest import dump_manifest, load_manifest
-from asyncrl_api.reasons import Reason
-from asyncrl_api.spec import AsyncRLJob
-from asyncrl_api.status import JobStatus, LearnerReport
-
 from asyncrl.backends.launch import COMMANDS, Launch, private_folder
 from asyncrl.backends.poller import POLL_SECONDS, Observation, Poller, health_problem
 from asyncrl.backends.processes import ChildProcess
@@ -44,6 +38,11 @@ from asyncrl.backends.unit import (
     describe_exit,
 )
 from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object, write_atomically
+from asyncrl_api.immutability import immutable_changes
+from asyncrl_api.manifest import dump_manifest, load_manifest
+from asyncrl_api.reasons import Reason
+from asyncrl_api.spec import AsyncRLJob
+from asyncrl_api.status import JobStatus, LearnerReport
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from asyncrl_api.status import LearnerReport
 from pydantic import ValidationError
 
 from asyncrl.backends.unit import ProcessName
 from asyncrl.run_folder import RunFolder, read_json_object
+from asyncrl_api.status import LearnerReport
 
 REQUEST_SECONDS = 2.0
 POLL_SECONDS = 0.5

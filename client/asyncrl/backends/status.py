@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from asyncrl.backends.supervisor import Outcome
+from asyncrl.backends.unit import Role, Unit
+from asyncrl.run_folder import RunFolder, write_atomically
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import (
@@ -20,10 +23,6 @@ from asyncrl_api.status import (
     RoleStatus,
     StabilityStatus,
 )
-
-from asyncrl.backends.supervisor import Outcome
-from asyncrl.backends.unit import Role, Unit
-from asyncrl.run_folder import RunFolder, write_atomically
 
 WRITE_SECONDS = 1.0
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from asyncrl_api.reasons import Reason
-
 from asyncrl.backends.unit import (
     Action,
     Diagnose,
@@ -24,6 +22,7 @@ from asyncrl.backends.unit import (
     explain,
     verdict,
 )
+from asyncrl_api.reasons import Reason
 
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from asyncrl_api.errors import ManifestError
 
 from asyncrl.run_folder import RUNS, RunFolderError
+from asyncrl_api.errors import ManifestError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import click
-from asyncrl_api.manifest import load_manifest
-from asyncrl_api.spec import AsyncRLJob
 from rich.console import Console
 
 from asyncrl.backends.local import Display, LocalRun, Silent
@@ -18,6 +16,8 @@ from asyncrl.live import LiveView
 from asyncrl.plain import PlainView
 from asyncrl.run_folder import RunFolder, find_run_folder, new_run_folder
 from asyncrl.summary import shown, summary
+from asyncrl_api.manifest import load_manifest
+from asyncrl_api.spec import AsyncRLJob
 
 WORKER_MODULES = ("torch", "gymnasium", "grpc", "safetensors", "prometheus_client")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 import yaml
-from asyncrl_api.manifest import load_manifest
-from asyncrl_api.status import JobStatus
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -13,6 +11,8 @@ from asyncrl.cli.arguments import UsageFailure, run_argument, usage_errors
 from asyncrl.live import Picture
 from asyncrl.run_folder import RunFolder, find_run_folder
 from asyncrl.summary import shown
+from asyncrl_api.manifest import load_manifest
+from asyncrl_api.status import JobStatus
 
 OVER = ("Complete", "Failed", "Suspended")
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import click
-from asyncrl_api.manifest import dump_manifest, load_manifest
 
 from asyncrl.bounds import derived_bounds
 from asyncrl.cli.arguments import manifest_argument, set_option, usage_errors
+from asyncrl_api.manifest import dump_manifest, load_manifest
 
 
 @click.command("validate")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from asyncrl_worker.telemetry import read_rows
 
 from asyncrl.report.plots import Value
 from asyncrl.run_folder import RunFolder, read_json_object
+from asyncrl_worker.telemetry import read_rows
 
 Row = dict[str, Any]
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from unit.environments.toys import workload
+
 from asyncrl_worker.actor.actor import Actor
 from asyncrl_worker.actor.metrics import ActorMetrics
 from asyncrl_worker.actor.rollout import Rollout
@@ -20,7 +22,6 @@ from asyncrl_worker.protocol.errors import WeightsGone
 from asyncrl_worker.protocol.messages import Ack, Drain, Evaluate, Ticket, Weights
 from asyncrl_worker.protocol.tensors import decode, encode
 from asyncrl_worker.protocol.weights_transfer import digest
-from unit.environments.toys import workload
 
 LENGTH = 6
 ENVIRONMENTS = 3

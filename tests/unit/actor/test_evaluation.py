@@ -6,12 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from unit.environments.toys import workload
+
 from asyncrl_worker.actor.evaluation import EvaluationOutcome, evaluate
 from asyncrl_worker.environments.factory import make_vector_environment
 from asyncrl_worker.environments.faults import EnvironmentFault
 from asyncrl_worker.policies.inference import InferencePolicy
 from asyncrl_worker.policies.layout import PolicyLayout
-from unit.environments.toys import workload
 
 
 def run(

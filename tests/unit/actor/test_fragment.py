@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from asyncrl_worker.environments.spaces import Continuous, Discrete, EnvironmentDescription
 from asyncrl_worker.fragment import Fragment, MalformedFragment
 from asyncrl_worker.protocol.tensors import decode, encode

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.environments.toys import Scripted, workload
+
 from asyncrl_worker.actor.rollout import Rollout, RolloutInterrupted
 from asyncrl_worker.environments.factory import make_vector_environment
 from asyncrl_worker.environments.faults import EnvironmentFault
@@ -15,9 +19,6 @@ from asyncrl_worker.fragment import Fragment
 from asyncrl_worker.policies.inference import InferencePolicy
 from asyncrl_worker.policies.layout import PolicyLayout
 from asyncrl_worker.protocol.tensors import decode, encode
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from unit.environments.toys import Scripted, workload
 
 SEED = [3, 1]
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
+
+from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 
 CONFIG = AlignmentConfig(calibration="fixed", low=0.2, high=0.6, memory_dtype="float32")
 STEPS = 30

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Literal
 
 import pytest
 import torch
+
 from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment, Regime
 
 # staleness: (critical step, cosine at the edge), rounded as published in docs/alignment.md.
@@ -115,9 +115,8 @@ def test_without_control_it_diverges() -> None:
     assert not distance < 1e3
 
 
-@pytest.mark.parametrize("calibration", ["fixed", "auto"])
-def test_unlimited_skipping_deadlocks(calibration: Literal["auto", "fixed"]) -> None:
-    distance, regimes = train(AlignmentConfig(calibration=calibration, max_skips=10**9))
+def test_unlimited_skipping_deadlocks() -> None:
+    distance, regimes = train(AlignmentConfig(calibration="fixed", max_skips=10**9))
     assert distance > 1.0
     assert longest_row_of_skips(regimes) > 0.9 * UPDATES
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from asyncrl_worker.alignment import (
     AlignmentConfig,
     AlignmentDecision,
@@ -16,7 +18,6 @@ from asyncrl_worker.alignment import (
     Regime,
     project,
 )
-from torch import Tensor, nn
 
 CLASSIC = AlignmentConfig(calibration="fixed", memory_dtype="float32")
 
@@ -94,6 +95,7 @@ def test_adam_damping_reports_the_factor() -> None:
     decision = feed(guard, weight, at_cosine(0.6))
     assert decision.regime is Regime.PROJECT
     assert decision.learning_rate_factor == pytest.approx(0.8)
+    assert decision.scale == decision.learning_rate_factor
     assert feed(guard, weight, [-1.0, 0.0, 0.0, 0.0]).learning_rate_factor == 1.0
 
 
@@ -329,6 +331,11 @@ def test_auto_calibration_is_silent_then_acts_then_rests() -> None:
     assert acted[0] < 20
     assert len(acted) >= 40
     assert {Regime.SKIP, Regime.PROJECT} <= {d.regime for d in aligned}
+    # The healthy cosine here is below the least target, so that is what a projection leaves.
+    for decision in (d for d in aligned if d.regime is Regime.PROJECT):
+        assert decision.cosine is not None
+        across = math.sqrt(1.0 - decision.cosine**2)
+        assert decision.scale == pytest.approx(math.hypot(0.05, across), abs=1e-6)
     again = run(60, 0.0)
     assert {d.regime for d in again[5:]} == {Regime.PASS}
 

@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
 from asyncrl_worker.alignment import (
     AlignmentConfig,
     Regime,
@@ -17,8 +20,6 @@ from asyncrl_worker.alignment import (
     relative_alignment,
     split_half_prediction,
 )
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 LOW, HIGH = 0.05, 0.3
 vectors = st.lists(st.floats(-10.0, 10.0, width=32), min_size=4, max_size=4)

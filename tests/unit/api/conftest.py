@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
+
 from asyncrl_api.status import (
     ActorsStatus,
     AlignmentStatus,

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import yaml
-from asyncrl_api.crd import PATH, crd_yaml, custom_resource_definition, main, root_schema
-from asyncrl_api.errors import ManifestError
-from asyncrl_api.manifest import load_manifest, read_document, set_path, validate
-from asyncrl_api.status import JobStatus
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 from unit.api.structural_schema import KEYWORDS, json_schema, walk, with_defaults
+
+from asyncrl_api.crd import PATH, crd_yaml, custom_resource_definition, main, root_schema
+from asyncrl_api.errors import ManifestError
+from asyncrl_api.manifest import load_manifest, read_document, set_path, validate
+from asyncrl_api.status import JobStatus
 
 MINIMAL = """\
 apiVersion: asyncrl.io/v1alpha1

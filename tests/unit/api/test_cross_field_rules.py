@@ -4,12 +4,13 @@ import re
 from typing import Any
 
 import pytest
-from asyncrl_api.crd import root_schema
-from asyncrl_api.errors import ManifestError
-from asyncrl_api.manifest import immutable_changes, read_document, set_path, validate
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.api.structural_schema import with_defaults
+
+from asyncrl_api.crd import root_schema
+from asyncrl_api.errors import ManifestError
+from asyncrl_api.manifest import immutable_changes, read_document, set_path, validate
 
 MINIMAL = """\
 apiVersion: asyncrl.io/v1alpha1

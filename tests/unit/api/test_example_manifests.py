@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from asyncrl_api.crd import root_schema
-from asyncrl_api.manifest import load_manifest, read_document
 from jsonschema import Draft4Validator
 from unit.api.structural_schema import json_schema, with_defaults
+
+from asyncrl_api.crd import root_schema
+from asyncrl_api.manifest import load_manifest, read_document
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 

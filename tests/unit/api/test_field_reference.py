@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from asyncrl_api.errors import ManifestError
 from asyncrl_api.fields import fields_of
 from asyncrl_api.reasons import Reason

@@ -5,6 +5,10 @@ from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from asyncrl_api.reasons import CONDITION_MEANINGS, Reason
 from asyncrl_api.status import (
     AlignmentStatus,
@@ -15,9 +19,6 @@ from asyncrl_api.status import (
     LedgerStatus,
     StabilityStatus,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 NOW = datetime(2026, 1, 31, 12, 30, 59, 123456, tzinfo=UTC)
 

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asyncrl_api.errors import ManifestError
 from asyncrl_api.fields import Field, fields_of
 from asyncrl_api.manifest import dump_manifest, load_manifest, read_document, set_path, validate
 from asyncrl_api.spec import AsyncRLJob
-from hypothesis import given
-from hypothesis import strategies as st
 
 MINIMAL = """\
 apiVersion: asyncrl.io/v1alpha1

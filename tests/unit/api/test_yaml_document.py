@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from asyncrl_api.document import dump_document, parse_documents, parse_value, read_text
-from asyncrl_api.errors import ManifestError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asyncrl_api.document import dump_document, parse_documents, parse_value, read_text
+from asyncrl_api.errors import ManifestError
 
 JSON = st.recursive(
     st.none()

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
+
 from asyncrl import __version__
 from asyncrl.cli.main import main
-from click.testing import CliRunner
 
 FAKE_ROLE = Path(__file__).with_name("fake_role.py")
 REPOSITORY = Path(__file__).parents[3]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from asyncrl.backends.local import LocalRun
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.backends.unit import Role

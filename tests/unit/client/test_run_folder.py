@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from asyncrl.run_folder import (
     RunFolder,
     RunFolderError,

@@ -6,6 +6,9 @@ import signal
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asyncrl.backends.supervisor import (
     BACKOFF_CAP_SECONDS,
     DRAIN_SECONDS,
@@ -29,8 +32,6 @@ from asyncrl.backends.unit import (
     verdict,
 )
 from asyncrl_api.reasons import Reason
-from hypothesis import given
-from hypothesis import strategies as st
 
 SERVER = ProcessName(Role.PARAMETER_SERVER, 0)
 LEARNER = ProcessName(Role.LEARNER, 0)

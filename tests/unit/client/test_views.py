@@ -6,6 +6,11 @@ import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
 from asyncrl import numbers
 from asyncrl.live import ASCII, Glyphs, Picture, gauge
 from asyncrl.plain import PlainView, status_line
@@ -19,10 +24,6 @@ from asyncrl_api.status import (
     StalenessStatus,
     TrainingStatus,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.console import Console
 
 NOW = datetime.now(UTC)
 

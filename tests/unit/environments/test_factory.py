@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from unit.environments.toys import workload
+
 from asyncrl_api.workload import Gymnasium, Workload
 from asyncrl_worker.environments.factory import describe, make_vector_environment
 from asyncrl_worker.environments.faults import EnvironmentFault
 from asyncrl_worker.environments.spaces import Continuous, Discrete, EnvironmentDescription
-from unit.environments.toys import workload
 
 REGISTER = "register the wrapped environment in a module named in spec.workload.gymnasium.modules"
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from unit.environments.toys import workload
+
 from asyncrl_worker.environments.batched import BatchedVectorEnvironment
 from asyncrl_worker.environments.factory import make_vector_environment
 from asyncrl_worker.environments.faults import EnvironmentFault
 from asyncrl_worker.environments.vector import VectorEnvironment, integer_seeds
-from unit.environments.toys import workload
 
 
 class Stepper:

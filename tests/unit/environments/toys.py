@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from asyncrl_api.workload import Gymnasium, Workload
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from asyncrl_api.workload import Gymnasium, Workload
 
 MODULE = "unit.environments.toys"
 Ending = tuple[int, str]

@@ -7,6 +7,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from asyncrl_worker.environments.spaces import ActionSpace, Continuous, Discrete
 from asyncrl_worker.policies.inference import InferencePolicy
 from asyncrl_worker.policies.layout import (
@@ -16,8 +19,6 @@ from asyncrl_worker.policies.layout import (
     PolicyLayout,
 )
 from asyncrl_worker.policies.network import PolicyNetwork
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BOX = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
 

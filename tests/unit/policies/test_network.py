@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from asyncrl_api.algorithm import Network
 from asyncrl_worker.environments.spaces import Continuous, Discrete, EnvironmentDescription
 from asyncrl_worker.policies.layout import PolicyLayout

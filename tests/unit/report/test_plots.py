@@ -6,9 +6,10 @@ import math
 import re
 
 import pytest
-from asyncrl.report.plots import BINS, Axis, Chart, Rule, Series, compact, render, table
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asyncrl.report.plots import BINS, Axis, Chart, Rule, Series, compact, render, table
 
 
 def chart(values: list[float | None], **options: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from asyncrl.report import write_report
 from asyncrl_worker.telemetry import MetricsFile
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from asyncrl_worker.telemetry import (
     COLUMNS,
     MetricsFile,

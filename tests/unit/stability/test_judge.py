@@ -7,6 +7,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asyncrl_worker.stability import (
     Judgement,
     Observables,
@@ -15,8 +18,6 @@ from asyncrl_worker.stability import (
     Threshold,
     Verdict,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 CALM = Observables(
     update=0,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from asyncrl_worker.stability import Observables, StabilityJudge, Verdict
 
 RUNS = Path(__file__).parents[2] / "data" / "stability"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from asyncrl_worker.stability import Action, Judgement, Response, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asyncrl_worker.stability import Action, Judgement, Response, Verdict
 
 HEALTHY, WATCH, DEGRADED, DIVERGED = Verdict
 

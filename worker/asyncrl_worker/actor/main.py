@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 pin_threads()
 
 import numpy as np  # noqa: E402
+
 from asyncrl_api.reasons import Reason  # noqa: E402
 from asyncrl_api.spec import AsyncRLJobSpec  # noqa: E402
-
 from asyncrl_worker.actor.actor import Actor  # noqa: E402
 from asyncrl_worker.actor.metrics import ActorMetrics  # noqa: E402
 from asyncrl_worker.actor.rollout import Rollout, RolloutInterrupted  # noqa: E402

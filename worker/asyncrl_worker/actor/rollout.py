@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from asyncrl_api.reasons import Reason
 from numpy.typing import NDArray
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.environments import faults
 from asyncrl_worker.environments.spaces import Discrete
 from asyncrl_worker.environments.vector import VectorEnvironment

@@ -18,32 +18,25 @@ class GuardLimits:
 
     adaptation: weight of one update in the slowly moving level, time constant 1 / adaptation.
         Without it a healthy drift would end in an alarm.
-    greatest_rise: how far the level may climb above its first value, in Fisher's z. Without it a
-        slow collapse would be taken for drift.
-    deviation_growth: the deviation stays within this factor of its first value, for the same
-        reason.
+    greatest_rise: how far the level may climb above the lowest value it had, in Fisher's z. Without
+        it a slow collapse would be taken for drift.
     least_margin: least distance of `low` from the level, in Fisher's z. Without it a run of little
         noise would set off the guard by a trifle.
     greatest_correlation: bound of the measured autocorrelation, which is uncertain after few
         updates.
     least_low, least_high: the thresholds never fall below these cosines; alignment below is
         harmless at any level.
-    greatest_low, greatest_high: nor do they rise above these, and they are in force while
-        calibrating. A run that is stale from its first update on may collapse before it is
-        calibrated, and has no healthy level to show.
-    least_comparisons: before so many comparisons a mean is chance, and there are no thresholds.
+    greatest_low, greatest_high: nor do they rise above these, so that the guard stays able to act.
     """
 
     adaptation: float = 0.005
     greatest_rise: float = 0.3
-    deviation_growth: float = 1.5
     least_margin: float = 0.15
     greatest_correlation: float = 0.8
     least_low: float = 0.2
     least_high: float = 0.5
-    greatest_low: float = 0.95
-    greatest_high: float = 0.98
-    least_comparisons: int = 8
+    greatest_low: float = 0.995
+    greatest_high: float = 0.998
 
 
 class HealthyLevel:
@@ -59,10 +52,12 @@ class HealthyLevel:
     autocorrelation of the cosines. The sum is formed after Fisher's transform, because a cosine has
     less room near 1.
 
-    The first `updates` cosines set level and deviation; until then the highest thresholds allowed
-    are in force. From then on both follow the run slowly, because the healthy cosine drifts as a
-    policy learns. Two bounds keep a real rise from being taken for drift: nothing is learned while
-    the run is alarmed, and the level never climbs more than `greatest_rise` above its first value.
+    The first `updates` cosines set level and deviation; until then there are no thresholds. From
+    then on both follow the run, because the healthy cosine drifts as a policy learns: at a small
+    learning rate it begins near 1, however fresh the rollouts are, and falls as the first, common
+    progress is used up. Two bounds keep a real rise from being taken for drift: nothing is learned
+    while the run is alarmed, and the level never climbs more than `greatest_rise` above the lowest
+    value it had.
     """
 
     def __init__(
@@ -79,8 +74,8 @@ class HealthyLevel:
         self._smoothing = smoothing
         self._limits = limits or GuardLimits()
         self._samples: list[float] = []
-        self._first_level = 0.0
-        self._first_deviation = 0.0
+        self._count = 0
+        self._lowest = 0.0
         self._level = 0.0
         self._deviation = 0.0
         self._correlation = 0.0
@@ -113,7 +108,7 @@ class HealthyLevel:
 
     @property
     def low(self) -> float | None:
-        """Smoothed cosine above which the guard projects; None before the first few comparisons."""
+        """Smoothed cosine above which the guard projects; None while calibrating."""
         limits = self._limits
         return self._threshold(self._low_deviations, limits.least_low, limits.greatest_low)
 
@@ -135,32 +130,29 @@ class HealthyLevel:
             self._calibrate()
 
     def _calibrate(self) -> None:
-        self._level = self._first_level = fmean(self._samples)
+        self._level = self._lowest = fmean(self._samples)
         residuals = [cosine - self._level for cosine in self._samples]
         variance = sum(residual * residual for residual in residuals) / (len(residuals) - 1)
-        self._deviation = self._first_deviation = math.sqrt(variance)
+        self._deviation = math.sqrt(variance)
         self._correlation = min(self._limits.greatest_correlation, autocorrelation(residuals))
+        self._count = len(self._samples)
         self._samples = []
         self._calibrated = True
 
     def _follow(self, cosine: float) -> None:
-        limits = self._limits
+        self._count += 1
+        weight = max(self._limits.adaptation, 1.0 / self._count)
         residual = cosine - self._level
-        ceiling = math.tanh(_fisher(self._first_level) + limits.greatest_rise)
-        self._level = min(
-            max(ceiling, self._first_level), self._level + limits.adaptation * residual
-        )
+        ceiling = math.tanh(_fisher(self._lowest) + self._limits.greatest_rise)
+        self._level = min(ceiling, self._level + weight * residual)
+        self._lowest = min(self._lowest, self._level)
         variance = self._deviation**2
-        variance += limits.adaptation * (residual**2 - variance)
-        self._deviation = min(
-            self._first_deviation * limits.deviation_growth,
-            max(self._first_deviation / limits.deviation_growth, math.sqrt(variance)),
-        )
+        self._deviation = math.sqrt(variance + weight * (residual**2 - variance))
 
     def _threshold(self, deviations: float, least: float, greatest: float) -> float | None:
         limits, spread = self._limits, self.spread
         if spread is None:
-            return greatest if len(self._samples) >= limits.least_comparisons else None
+            return None
         slope = 1.0 - min(_LARGEST_COSINE, abs(self._level)) ** 2
         margin = deviations * spread / slope
         least_margin = limits.least_margin * deviations / self._low_deviations
@@ -172,8 +164,8 @@ class HealthyLevel:
         if not self._calibrated:
             return {}
         return {
-            "first_level": self._first_level,
-            "first_deviation": self._first_deviation,
+            "count": float(self._count),
+            "lowest": self._lowest,
             "level": self._level,
             "deviation": self._deviation,
             "correlation": self._correlation,
@@ -189,8 +181,8 @@ class HealthyLevel:
         self._calibrated = bool(state)
         self._samples = [] if state else list(samples)
         if state:
-            self._first_level = state["first_level"]
-            self._first_deviation = state["first_deviation"]
+            self._count = int(state["count"])
+            self._lowest = state["lowest"]
             self._level = state["level"]
             self._deviation = state["deviation"]
             self._correlation = state["correlation"]

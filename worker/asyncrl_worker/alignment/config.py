@@ -21,8 +21,9 @@ class AlignmentConfig:
     calibration: "auto" sets the thresholds from the run's own healthy level, see `HealthyLevel`;
         "fixed" uses `low` and `high` from the second step on.
     low, high: thresholds of the fixed form: up to `low` pass, up to `high` project, above skip.
-    projection: "cap" limits the part of the gradient along the previous one to the threshold
-        `low` times its norm; "remove" takes it away.
+        In the automatic form `low` is the least that a capped projection leaves.
+    projection: "cap" limits the part of the gradient along the previous one to `low` times its
+        norm (automatic form: the healthy cosine times its norm); "remove" takes it away.
     max_skips: longest row of skipped steps. Skipping without end deadlocks: a skipped step changes
         nothing, so the next gradient is just as aligned. 0 never skips.
     adam_damping: report |projected| / |gradient| as `learning_rate_factor`, because Adam

@@ -116,9 +116,8 @@ class GradientAlignment:
             self._memory.swap()
             return self._uncompared("first", norm)
         cosine = min(1.0, max(-1.0, products.inner / (norm * previous_norm)))
-        decision = self._decide(cosine, norm)
-        if self._config.mode == "control" and decision.regime is Regime.PROJECT:
-            kept = kept_fraction(cosine, self._target(), self._config.projection)
+        decision, kept = self._decide(cosine, norm)
+        if kept < 1.0:
             remember = self._config.memory == "projected"
             self._memory.project((1.0 - kept) * cosine * norm / previous_norm, remember=remember)
             if remember:
@@ -177,12 +176,13 @@ class GradientAlignment:
             samples = tensors.get("healthy.samples")
             self._healthy.restore(level, [] if samples is None else samples.tolist())
 
-    def _decide(self, cosine: float, norm: float) -> AlignmentDecision:
-        """Regime of a comparison, without touching the gradient."""
+    def _decide(self, cosine: float, norm: float) -> tuple[AlignmentDecision, float]:
+        """Decision on a comparison and the fraction of the parallel part to keep."""
         config = self._config
         low, high = self._thresholds()
         calibrated = self._calibrated
         smoothed = self._smooth(cosine)
+        target = self._target()
         regime = Regime.PASS
         if low is not None and high is not None:
             regime = classify(cosine, low, high, self._skips, config.max_skips)
@@ -195,11 +195,11 @@ class GradientAlignment:
         acting = config.mode == "control"
         kept = 1.0
         if acting and regime is Regime.PROJECT:
-            kept = kept_fraction(cosine, self._target(), config.projection)
+            kept = kept_fraction(cosine, target, config.projection)
         after = projected_norm(norm, cosine, kept)
         scale = after / norm
         reason = "observing" if not acting else None if calibrated else "calibrating"
-        return AlignmentDecision(
+        decision = AlignmentDecision(
             apply=not (acting and regime is Regime.SKIP),
             regime=regime,
             reason=reason,
@@ -213,6 +213,7 @@ class GradientAlignment:
             calibrated=calibrated,
             learning_rate_factor=scale if config.adam_damping else 1.0,
         )
+        return decision, kept
 
     @property
     def _calibrated(self) -> bool:
@@ -241,7 +242,7 @@ class GradientAlignment:
             return self._uncompared("zero", norm)
         low, high = self._thresholds()
         return AlignmentDecision(
-            apply=False,
+            apply=True,
             regime=Regime.SKIP,
             reason="non-finite",
             smoothed=self._smoothed,

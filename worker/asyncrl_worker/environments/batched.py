@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from asyncrl_api.reasons import Reason
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.environments import faults
 from asyncrl_worker.environments.spaces import EnvironmentDescription
 from asyncrl_worker.environments.vector import (

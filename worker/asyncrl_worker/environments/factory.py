@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
-from asyncrl_api.reasons import Reason
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.environments.batched import BatchedVectorEnvironment
 from asyncrl_worker.environments.faults import FIELD, EnvironmentFault
 from asyncrl_worker.environments.serial import SerialVectorEnvironment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncrl_api.reasons import Reason
-
 from asyncrl_worker.fault import WRONG_CONFIGURATION, Fault
 
 FIELD = "spec.workload.gymnasium.id"

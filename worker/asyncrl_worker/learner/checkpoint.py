@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from asyncrl_api.reasons import Reason
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.fault import DISK_ERROR, Fault
 
 log = logging.getLogger("asyncrl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -86,7 +87,7 @@ class OverlappedExchange:
         self._client = client
         self._inbox: queue.Queue[BatchMessage] = queue.Queue(maxsize=1)
         self._room = threading.Semaphore(1)  # in the inbox, batches on their way to it counted
-        self._outbox: queue.Queue[Settlement] = queue.Queue(maxsize=2)
+        self._outbox: queue.Queue[Settlement | None] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
         self._error: Exception | None = None
         self._threads = [
@@ -125,8 +126,10 @@ class OverlappedExchange:
                 self._outbox.all_tasks_done.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """As Exchange."""
+        """As Exchange; quick where the client was closed before, which ends the calls under way."""
         self._closed.set()
+        with contextlib.suppress(queue.Full):  # full: the thread is not waiting for it
+            self._outbox.put_nowait(None)
         for thread in self._threads:
             thread.join(2 * WAIT_SECONDS)
 
@@ -152,10 +155,9 @@ class OverlappedExchange:
 
     def _publish(self) -> None:
         while not self._closed.is_set():
-            try:
-                settlement = self._outbox.get(timeout=WAIT_SECONDS)
-            except queue.Empty:
-                continue
+            settlement = self._outbox.get()
+            if settlement is None:
+                return
             _send(self._client, settlement)
             self._outbox.task_done()
 

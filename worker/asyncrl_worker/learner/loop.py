@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from statistics import fmean
 
+from safetensors.torch import save
+
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_api.status import CheckpointStatus
-from safetensors.torch import save
-
 from asyncrl_worker.environments.spaces import EnvironmentDescription
 from asyncrl_worker.fault import INTERNAL_ERROR, RoleError
 from asyncrl_worker.fragment import Fragment, MalformedFragment
@@ -128,8 +128,6 @@ class TrainingLoop:
         action = self._response.respond(judgement)
         due = result.outcome == "trained" and self._checkpoint_due()
         self._settle(message, result, reset=due and self._policy.exact_lag is not None)
-        if due:
-            self._save_checkpoint()
         self._counts.observe(result)
         self._metrics.step_seconds.observe(self._clock() - started)
         self._metrics.observe(result, steps=steps)
@@ -153,6 +151,8 @@ class TrainingLoop:
                 score=progress.evaluation,
             )
         )
+        if due:
+            self._save_checkpoint()
         self.progressed_at = self._clock()
         return self._act(action)
 
@@ -249,6 +249,9 @@ class TrainingLoop:
     def _save_checkpoint(self) -> None:
         if self._checkpoint.version == self._step.version:
             return
+        # What a resumed run goes on from, ledger and metrics included, is complete up to here.
+        self._exchange.flush()
+        self._telemetry.flush()
         path = self._memory.save(self._checkpoints, ledger=self._client.ledger)
         self._checkpoint_at = self._clock()
         self._checkpoint = CheckpointStatus(

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
 
-from asyncrl_worker.role import pin_threads
+import torch
+from safetensors.torch import save
 
-pin_threads()  # before torch reads the environment
-
-import torch  # noqa: E402
-from asyncrl_api.reasons import Reason  # noqa: E402
-from asyncrl_api.spec import AsyncRLJobSpec  # noqa: E402
-from asyncrl_api.spec import StabilityThresholds as ThresholdsSpec  # noqa: E402
-from safetensors.torch import save  # noqa: E402
-
-from asyncrl_worker.endpoint import Endpoint  # noqa: E402
-from asyncrl_worker.environments.factory import describe  # noqa: E402
-from asyncrl_worker.environments.spaces import EnvironmentDescription  # noqa: E402
-from asyncrl_worker.fault import (  # noqa: E402
+from asyncrl_api.reasons import Reason
+from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_api.spec import StabilityThresholds as ThresholdsSpec
+from asyncrl_worker.endpoint import Endpoint
+from asyncrl_worker.environments.factory import describe
+from asyncrl_worker.environments.spaces import EnvironmentDescription
+from asyncrl_worker.fault import (
     COMPLETE,
     FAILED,
     TERMINATED,
     WRONG_CONFIGURATION,
     RoleError,
 )
-from asyncrl_worker.learner.checkpoint import CheckpointFolder  # noqa: E402
-from asyncrl_worker.learner.exchange import (  # noqa: E402
+from asyncrl_worker.learner.checkpoint import CheckpointFolder
+from asyncrl_worker.learner.exchange import (
     Exchange,
     LockstepExchange,
     OverlappedExchange,
 )
-from asyncrl_worker.learner.fellows import Fellows, Follower  # noqa: E402
-from asyncrl_worker.learner.loop import TrainingLoop  # noqa: E402
-from asyncrl_worker.learner.memory import RunMemory  # noqa: E402
-from asyncrl_worker.learner.metrics import LearnerMetrics  # noqa: E402
-from asyncrl_worker.learner.progress import Progress  # noqa: E402
-from asyncrl_worker.learner.ranks import Ranks  # noqa: E402
-from asyncrl_worker.learner.step import LearnerStep  # noqa: E402
-from asyncrl_worker.policies.layout import PolicyLayout  # noqa: E402
-from asyncrl_worker.protocol.learner_client import LearnerClient  # noqa: E402
-from asyncrl_worker.role import RoleArguments, Stop, run_role, write_atomically  # noqa: E402
-from asyncrl_worker.stability import (  # noqa: E402
+from asyncrl_worker.learner.fellows import Fellows, Follower
+from asyncrl_worker.learner.loop import TrainingLoop
+from asyncrl_worker.learner.memory import RunMemory
+from asyncrl_worker.learner.metrics import LearnerMetrics
+from asyncrl_worker.learner.progress import Progress
+from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.learner.step import LearnerStep
+from asyncrl_worker.policies.layout import PolicyLayout
+from asyncrl_worker.protocol.learner_client import LearnerClient
+from asyncrl_worker.role import RoleArguments, Stop, pin_threads, run_role, write_atomically
+from asyncrl_worker.stability import (
     Response,
     StabilityJudge,
     StabilityThresholds,
     Threshold,
 )
-from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation  # noqa: E402
-from asyncrl_worker.telemetry import Telemetry  # noqa: E402
+from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
+from asyncrl_worker.telemetry import Telemetry
 
 log = logging.getLogger("asyncrl")
 
 
 def main(arguments: RoleArguments, stop: Stop) -> int:
     """Rank 0 trains and talks; the other ranks follow it."""
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(pin_threads())
     spec = arguments.job.spec
     description = describe(spec.workload)
     layout = PolicyLayout.from_spec(description, spec.network)
@@ -123,6 +118,7 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
         except StalenessViolation as error:
             raise RoleError("StalenessViolated", f"learner: {error}", FAILED) from error
         finally:
+            client.close()
             exchange.close()
             ranks.close()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from asyncrl_api.status import CheckpointStatus
 from torch import Tensor
 
+from asyncrl_api.status import CheckpointStatus
 from asyncrl_worker.learner.checkpoint import (
     Checkpoint,
     CheckpointFolder,

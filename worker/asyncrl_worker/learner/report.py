@@ -16,7 +16,6 @@ from asyncrl_api.status import (
     StalenessStatus,
     TrainingStatus,
 )
-
 from asyncrl_worker.learner.progress import EvaluationScore, Progress
 from asyncrl_worker.learner.step import UpdateResult
 from asyncrl_worker.stability import Judgement, Observables

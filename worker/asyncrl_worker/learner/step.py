@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from asyncrl_api.spec import AsyncRLJobSpec
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_worker.alignment import AlignmentDecision, GradientAlignment
 from asyncrl_worker.environments.spaces import Discrete
 from asyncrl_worker.learner.batch import Batch

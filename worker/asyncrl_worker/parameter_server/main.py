@@ -10,7 +10,6 @@ import time
 
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
-
 from asyncrl_worker.endpoint import Endpoint
 from asyncrl_worker.fault import COMPLETE, FAILED, TERMINATED, WRONG_CONFIGURATION, RoleError
 from asyncrl_worker.parameter_server.service import ParameterServerService

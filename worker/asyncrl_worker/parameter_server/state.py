@@ -115,7 +115,7 @@ class ParameterServerState:
         self._attempts: dict[int, int] = {}  # actor index -> newest attempt
         # Sessions in the order in which they became idle: the gate serves them so.
         self._idle: OrderedDict[int, None] = OrderedDict()
-        self._settled: OrderedDict[int, DropReason] = OrderedDict()
+        self._settled: OrderedDict[tuple[int, int], DropReason] = OrderedDict()  # actor, ticket
         self._next_ticket = 1
         self._next_batch = 1
 
@@ -383,10 +383,11 @@ class ParameterServerState:
 
     def _settle_unexpected(self, actor: _Actor, ticket: int) -> str:
         actor.void_tickets.discard(ticket)
-        known = self._settled.pop(ticket, None)
+        known = self._settled.pop((actor.index, ticket), None)
         if known is not None:
             return f"{known}: the ticket was void, and is counted already"
-        elsewhere = any(ticket in other.orders for other in self._actors.values())
+        others = (other for other in self._actors.values() if other is not actor)
+        elsewhere = any(ticket in other.orders or ticket in other.void_tickets for other in others)
         if elsewhere or not 0 < ticket < self._next_ticket:
             self.ledger.drop_unknown(DropReason.MALFORMED)
             return f"{DropReason.MALFORMED}: ticket {ticket} was not granted to this actor"
@@ -411,7 +412,7 @@ class ParameterServerState:
         # Newest first: what is given back goes to the front of the actor's line.
         for ticket, order in reversed(actor.orders.items()):
             self._schedule.give_back(order)
-            self._remember(ticket, reason)
+            self._remember(actor, ticket, reason)
         self.ledger.drop_in_flight(reason, len(actor.orders))
         actor.orders.clear()
         actor.void_tickets.clear()
@@ -424,7 +425,7 @@ class ParameterServerState:
         """Drops all that is outstanding. Actors at work stay occupied until they answer."""
         for actor in self._actors.values():
             for ticket in actor.orders:
-                self._remember(ticket, reason)
+                self._remember(actor, ticket, reason)
             actor.void_tickets.update(actor.orders)
             actor.orders.clear()
             actor.void_evaluation |= actor.evaluation is not None
@@ -433,8 +434,8 @@ class ParameterServerState:
         self.ledger.drop_queued(reason, self.ledger.queued)
         self.evaluations.clear()
 
-    def _remember(self, ticket: int, reason: DropReason) -> None:
-        self._settled[ticket] = reason
+    def _remember(self, actor: _Actor, ticket: int, reason: DropReason) -> None:
+        self._settled[actor.index, ticket] = reason
         if len(self._settled) > SETTLED_LIMIT:
             self._settled.popitem(last=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -73,6 +73,17 @@ class DiagonalGaussian:
         return entropy.expand(self.mean.shape[:-1])
 
 
+class Linear(nn.Linear):
+    """A linear layer that leaves its weights to its owner.
+
+    The default initialisation would draw from torch's global generator, and
+    torch.nn.utils.skip_init imports a second of symbolic algebra to avoid that.
+    """
+
+    def reset_parameters(self) -> None:
+        """Nothing yet."""
+
+
 class Perceptron(nn.Module):
     """Linear layers with an activation between them; orthogonal weights, zero biases."""
 
@@ -87,11 +98,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.activation = activation
         pairs = list(pairwise(sizes))
-        # skip_init: the default initialisation would draw from torch's global generator.
-        skip_init: Callable[..., nn.Module] = nn.utils.skip_init
-        self.layers = nn.ModuleList(
-            skip_init(nn.Linear, inputs, outputs) for inputs, outputs in pairs
-        )
+        self.layers = nn.ModuleList(Linear(inputs, outputs) for inputs, outputs in pairs)
         for i, layer in enumerate(self.linear_layers()):
             gain = head_gain if i == len(pairs) - 1 else HIDDEN_GAIN
             nn.init.orthogonal_(layer.weight, gain, generator=generator)

@@ -26,6 +26,9 @@ HEADER_LIMIT = 1 << 20
 
 DIMENSIONS_LIMIT = 8
 
+ELEMENTS_LIMIT = 1 << 40
+"""Largest product of the dimensions that are not zero."""
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -139,9 +142,9 @@ def _entry(name: str, entry: Any, body: int) -> tuple[np.dtype[Any], tuple[int, 
         raise MalformedMessage(f"tensor {name!a}: bad shape")
     if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= body:
         raise MalformedMessage(f"tensor {name!a}: data_offsets outside the data")
-    # An empty array may hide an absurd dimension behind a zero; numpy would refuse it.
-    if max(shape, default=0) > max(body, 1):
-        raise MalformedMessage(f"tensor {name!a}: a dimension exceeds the data")
+    # An empty array may hide absurd dimensions behind a zero; numpy would not take them.
+    if math.prod(max(size, 1) for size in shape) > ELEMENTS_LIMIT:
+        raise MalformedMessage(f"tensor {name!a}: a dimension is too large")
     if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
         raise MalformedMessage(f"tensor {name!a}: shape and data_offsets disagree")
     return dtype, tuple(shape), offsets[0], offsets[1]

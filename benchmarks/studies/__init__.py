@@ -1,0 +1,1 @@
+"""Studies of many seeds with exact staleness: see benchmarks.single_process."""

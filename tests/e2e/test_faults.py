@@ -1,0 +1,170 @@
+"""What users' environments, disks and ports do to a run: one line with cause and remedy, and an end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.harness import Command, gated_document, is_alive, job_document
+
+FIELD = "spec.workload.gymnasium"
+
+
+def faulty(fault: str, at: int = 30) -> dict[str, Any]:
+    """A workload that goes wrong at one step of every episode."""
+    return {
+        "gymnasium": {
+            "id": "Faulty-v0",
+            "kwargs": {"fault": fault, "at": at},
+            "modules": ["unit.environments.toys"],
+        }
+    }
+
+
+def assert_fails(command: Command, reason: str, *words: str) -> str:
+    """The run ends as Failed, everywhere with the same single line; returns that line."""
+    code, out, err = command.end()
+    assert code == 1
+    lines = err.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[:1], err
+    line = lines[0].removeprefix("error: ")
+    assert [word for word in words if word not in line] == [], line
+    status = command.folder.read_status()
+    assert status is not None
+    assert (status.phase, status.reason, status.message) == ("Failed", reason, line)
+    failed = next(c for c in status.conditions if c.type == "Failed")
+    assert (failed.status, failed.reason, failed.message) == ("True", reason, line)
+    assert "Failed" in out
+    assert line.split(";")[-1].strip(), "a remedy"
+    assert not any(map(is_alive, command.folder.pids().values()))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise", ("'Faulty-v0' raised at step", "ZeroDivisionError: division by zero")),
+        ("nan", ("returned at step", "an observation that is NaN or infinite")),
+        ("shape", ("returned at step", "of shape [2, 2], expected [3]")),
+        ("constructor", ("raised while it was made: RuntimeError: no licence",)),
+    ],
+)
+def test_an_environment_that_misbehaves(
+    fault: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    with Command(job_document(workload=faulty(fault)), tmp_path / "run") as command:
+        assert_fails(command, "EnvironmentFailed", f"{FIELD}.id: ", *words, "; correct the ")
+
+
+def test_an_environment_that_hangs(tmp_path: Path) -> None:
+    document = job_document(workload=faulty("hang"), runPolicy={"stallTimeoutSeconds": 10})
+    with Command(document, tmp_path / "run") as command:
+        words = ("has not returned from step", "raise spec.runPolicy.stallTimeoutSeconds")
+        assert_fails(command, "EnvironmentFailed", f"{FIELD}.id: 'Faulty-v0'", *words)
+
+
+def test_an_environment_that_does_not_exist(tmp_path: Path) -> None:
+    workload = {"gymnasium": {"id": "CartPool-v1"}}
+    with Command(job_document(workload=workload), tmp_path / "run") as command:
+        words = (f"{FIELD}.id: 'CartPool-v1' is not registered", "did you mean 'CartPole-v1'?")
+        assert_fails(command, "UnknownEnvironment", *words)
+
+
+@pytest.mark.parametrize("role", ["actors", "learner", "parameterServer"])
+def test_a_port_that_is_taken(role: str, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        document = job_document(**{role: {"metricsPort": port}})
+        with Command(document, tmp_path / "run") as command:
+            words = (f"127.0.0.1:{port}: Address already in use", "choose another metricsPort")
+            assert_fails(command, "PortTaken", *words)
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    """Root may write everywhere, but not below a file."""
+    (tmp_path / "file").touch()
+    with Command(job_document(), tmp_path / "file" / "run") as command:
+        code, _, err = command.end()
+    assert code == 2
+    line = f"{tmp_path}/file/run: Not a directory; choose a"
+    assert line in err
+
+
+def test_metrics_that_do_not_fit_on_the_disk(tmp_path: Path) -> None:
+    """A run is interrupted, its disk fills up, it is resumed."""
+    document = gated_document(tmp_path / "gate")
+    with Command(document, tmp_path / "run", "--quiet") as command:
+        command.until(lambda: command.folder.version() >= 20, "some versions")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end()[0] == 130
+    command.folder.metrics.unlink()
+    command.folder.metrics.symlink_to("/dev/full")
+    with Command(document, tmp_path / "run", "--resume") as command:
+        words = (f"{command.folder.metrics}: No space left on device", "free space")
+        assert_fails(command, "DiskFull", "learner", *words)
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
+    """Files may have 64 KiB here: enough for all but a checkpoint of this network."""
+    document = gated_document(
+        tmp_path / "gate", network={"hiddenSizes": [64, 64]}, checkpoint={"intervalVersions": 5}
+    )
+    with limited_files(64 << 10), Command(document, tmp_path / "run") as command:
+        line = assert_fails(command, "DiskFull", "learner", "File too large", "free space")
+    assert str(command.folder.checkpoints) in line
+    assert command.folder.newest_checkpoint() == -1
+    assert list(command.folder.checkpoints.iterdir()) == [], "nothing half-written is left"
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """Nothing fits any more: not the checkpoint, nor the status."""
+    document = gated_document(
+        tmp_path / "gate",
+        network={"hiddenSizes": [64, 64]},
+        checkpoint={"intervalVersions": 5, "keep": 1000},
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk), Command(document, disk / "run") as command:
+        code, _, err = command.end()
+        assert code == 1
+        line = err.splitlines()[0]
+        assert str(disk) in line
+        assert "No space left on device" in line or "File too large" in line
+        assert "free space" in line
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Files of this process's children are at most `size` bytes; needs no privilege."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """A file system of half a MiB; where mounting is not allowed, files of 2 KiB instead."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        with limited_files(2 << 10):
+            yield
+        return
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

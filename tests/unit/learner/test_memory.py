@@ -1,0 +1,171 @@
+"""A run that is saved, loaded by a fresh process's objects and continued: equal to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unit.learner.streams import changed, make_spec, make_step, record, snapshot
+
+from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.learner import report
+from asyncrl_worker.learner.batch import Batch
+from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
+from asyncrl_worker.learner.memory import RunMemory
+from asyncrl_worker.learner.progress import EvaluationScore, Progress
+from asyncrl_worker.learner.step import UpdateResult
+from asyncrl_worker.stability import Judgement, Response, StabilityJudge
+from asyncrl_worker.staleness import Ledger
+
+LAG = 3
+BEFORE, AFTER = 13, 12
+
+EVERYTHING: dict[str, Any] = {
+    "compensation.klFeedback.mode": "target",
+    "compensation.displacementProjection": 0.5,
+    "alignment.calibrationUpdates": 8,
+    "staleness.inject": LAG,
+    "stability.onDegraded": "pace",
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "everything": EVERYTHING,
+    "fixed": {"alignment.calibration": "fixed", "alignment.memoryDtype": "float32"},
+    "sgd": {"optimizer.name": "sgd", "optimizer.learningRate": 1e-2, "alignment.mode": "off"},
+    "adamw": {"optimizer.name": "adamw", "alignment.mode": "observe"},
+}
+
+
+class Run:
+    """What the learner's process keeps between batches, on a clock that counts updates."""
+
+    def __init__(self, spec: AsyncRLJobSpec) -> None:
+        self.time = 0.0
+        self.step = make_step(spec)
+        self.progress = Progress(spec.stopping, lambda: self.time)
+        self.judge = StabilityJudge()
+        self.response = Response("pace", staleness_max=8)
+        self.memory = RunMemory(self.step, self.progress, self.judge, self.response)
+
+    def train(self, batches: list[Batch]) -> list[tuple[UpdateResult, Judgement]]:
+        results = []
+        for batch in batches:
+            self.time += 1.0
+            result = self.step.update(batch, progress=self.progress.scheduled_fraction)
+            self.progress.trained(
+                steps=batch.environment_steps,
+                version=self.step.version,
+                returns=[float(batch.rewards.sum())],
+            )
+            self.memory.alignment.observe(result)
+            seen = report.observables(self.step.updates, result, self.progress)
+            judgement = self.judge.observe(seen)
+            self.response.respond(judgement)
+            results.append((result, judgement))
+        return results
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_equals_an_uninterrupted_one(variant: str, tmp_path: Path) -> None:
+    spec = make_spec(VARIANTS[variant])
+    batches = record(spec, BEFORE + AFTER, lag=LAG)
+    ledger = Ledger(produced=60, trained=50, dropped={"skipped": 4}, queued=4, in_flight=2)
+
+    through = Run(spec)
+    through.train(batches[:BEFORE])
+    through.progress.evaluated(EvaluationScore(through.step.version, 12.5, 20))
+    folder = CheckpointFolder(tmp_path, keep=2)
+    path = through.memory.save(folder, ledger=ledger)
+    torch_state = torch.get_rng_state()
+    expected = through.train(batches[BEFORE:])
+
+    torch.manual_seed(987)
+    resumed = Run(spec)
+    assert resumed.memory.load(folder) == ledger
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert resumed.memory.checkpoint.version == resumed.step.version
+    assert resumed.memory.checkpoint.path == str(path)
+    assert resumed.progress.evaluation == EvaluationScore(resumed.step.version, 12.5, 20)
+    found = resumed.train(batches[BEFORE:])
+
+    assert changed(snapshot(through.step), snapshot(resumed.step)) == set()
+    assert found == expected
+    assert resumed.step.updates == through.step.updates == BEFORE + AFTER
+    assert resumed.memory.alignment == through.memory.alignment
+    assert resumed.judge.state_dict() == through.judge.state_dict()
+    assert resumed.response.state_dict() == through.response.state_dict()
+    ours, theirs = resumed.progress.state(), through.progress.state()
+    assert ours == theirs
+
+
+def test_the_save_does_not_disturb_the_run(tmp_path: Path) -> None:
+    spec = make_spec(EVERYTHING)
+    batches = record(spec, 12, lag=LAG)
+    quiet, saving = Run(spec), Run(spec)
+    quiet.train(batches)
+    for batch in batches:
+        saving.train([batch])
+        saving.memory.save(CheckpointFolder(tmp_path, keep=2), ledger=Ledger())
+    assert changed(snapshot(quiet.step), snapshot(saving.step)) == set()
+
+
+LOST: dict[str, Any] = {
+    "policy_optimizer": None,
+    "value_optimizer": None,
+    "displacement": None,
+    "alignment": None,
+    "value_scale": [0.0, 1.0, 0.0, 0.0],
+    "split_half": None,
+    "kl_coefficient": 9.0,
+}
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[Batch]:
+    return record(make_spec(EVERYTHING), BEFORE + AFTER, lag=LAG)
+
+
+@pytest.mark.parametrize("part", LOST)
+def test_every_part_of_the_memory_is_needed(
+    part: str, batches: list[Batch], tmp_path: Path
+) -> None:
+    """Without it the resumed run is another one: the equality above is not empty."""
+    spec = make_spec(EVERYTHING)
+    through = Run(spec)
+    through.train(batches[:BEFORE])
+    folder = CheckpointFolder(tmp_path, keep=2)
+    through.memory.save(folder, ledger=Ledger())
+    expected = through.train(batches[BEFORE:])
+
+    whole = folder.load_newest()
+    assert whole is not None
+    tensors = {n: t for n, t in whole.tensors.items() if not n.startswith(f"{part}.")}
+    state = dict(whole.state)
+    if part in state and part != "alignment":
+        state[part] = LOST[part]
+    else:
+        assert len(tensors) < len(whole.tensors)
+    folder.save(Checkpoint(whole.version, tensors, state))
+    resumed = Run(spec)
+    resumed.memory.load(folder)
+    assert resumed.train(batches[BEFORE:]) != expected
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
+    run = Run(make_spec())
+    before = snapshot(run.step)
+    assert run.memory.load(CheckpointFolder(tmp_path / "none", keep=1)) is None
+    assert changed(before, snapshot(run.step)) == set()
+
+
+def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> None:
+    spec = make_spec(EVERYTHING)
+    batches = record(spec, 4, lag=LAG)
+    first, second = Run(spec), Run(spec)
+    first.memory.save(CheckpointFolder(tmp_path, keep=1), ledger=Ledger())
+    second.memory.load(CheckpointFolder(tmp_path, keep=1))
+    first.train(batches)
+    second.train(batches)
+    assert changed(snapshot(first.step), snapshot(second.step)) == set()

@@ -1,0 +1,431 @@
+"""The learner's step: equal to a plain loop without its layers, and each layer does its part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from unit.learner.streams import (
+    BARE,
+    Stream,
+    changed,
+    make_spec,
+    make_step,
+    snapshot,
+    train,
+    with_nan_reward,
+)
+
+from asyncrl_worker.learner.batch import Batch
+from asyncrl_worker.losses.policy import (
+    clipped_surrogate,
+    decoupled_surrogate,
+    vtrace_policy_gradient,
+)
+from asyncrl_worker.losses.targets import gae, vtrace
+from asyncrl_worker.policies.network import PolicyNetwork, ValueNetwork
+
+ALGORITHMS = ("appo", "impala", "ppo", "decoupledPpo")
+UPDATES = 20
+
+
+class PlainLoop:
+    """An actor-critic as one would write it down, with none of the learner's layers."""
+
+    def __init__(self, settings: dict[str, Any], lag: int) -> None:
+        self.spec = spec = make_spec(settings)
+        self.stream = Stream(spec, lag=lag)
+        generator = torch.Generator().manual_seed(spec.seed)
+        layout = make_step(spec).layout
+        self.policy = PolicyNetwork(layout, generator=generator)
+        self.value = ValueNetwork(layout, generator=generator)
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), lr=5e-3, betas=(0.9, 0.99), fused=True)
+            for net in (self.policy, self.value)
+        ]
+        self.version = 0
+
+    def train(self, updates: int) -> None:
+        for _ in range(updates):
+            self.update(self.stream.next(self.policy.to_weights(), self.version))
+
+    def update(self, batch: Batch) -> None:
+        distribution = self.policy.distribution(batch.observations[:-1])
+        log_ratios = distribution.log_prob(batch.actions) - batch.log_probabilities
+        values = self.value(batch.observations)
+        advantages, targets = self.estimate(batch, log_ratios.detach(), values.detach())
+        losses = self.policy_losses(batch, log_ratios, advantages)
+        losses = losses - 0.01 * distribution.entropy()
+        valid = batch.valid.to(torch.float32)
+        policy_loss = (losses * valid).sum() / valid.sum()
+        value_loss = 0.5 * ((values[:-1] - targets).square() * valid).sum() / valid.sum()
+        for net, optimizer, loss in zip(
+            (self.policy, self.value), self.optimizers, (policy_loss, value_loss), strict=True
+        ):
+            optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+        self.version += 1
+
+    def estimate(self, batch: Batch, log_ratios: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        discounts = 0.99 * (~batch.terminated).to(torch.float32)
+        continues = (~batch.ended).to(torch.float32)
+        if self.spec.algorithm.name in ("appo", "impala"):
+            found = vtrace(
+                log_ratios=log_ratios,
+                rewards=batch.rewards,
+                discounts=discounts,
+                continues=continues,
+                values=values,
+                rho_bar=1.0,
+                c_bar=1.0,
+            )
+        else:
+            found = gae(
+                rewards=batch.rewards,
+                discounts=discounts,
+                continues=continues,
+                values=values,
+                gae_lambda=0.95,
+            )
+        return found.advantages, found.values
+
+    def policy_losses(self, batch: Batch, log_ratios: Tensor, advantages: Tensor) -> Tensor:
+        mask = batch.valid.to(torch.float64)
+        count = float(mask.sum())
+        mean = float((advantages * mask).sum()) / count
+        variance = float(((advantages - mean).square() * mask).sum()) / count
+        advantages = (advantages - mean) / (math.sqrt(variance) + 1e-8)
+        match self.spec.algorithm.name:
+            case "impala":
+                return vtrace_policy_gradient(log_ratios, advantages, rho_bar=1.0)
+            case "decoupledPpo":
+                age = (self.version - batch.policy_versions).to(torch.float32)
+                return decoupled_surrogate(log_ratios, advantages, clip=0.4, staleness=age)
+            case _:
+                return clipped_surrogate(log_ratios, advantages, clip=0.4)
+
+
+def bare(algorithm: str = "appo", **settings: Any) -> dict[str, Any]:
+    given = {"algorithm.name": algorithm, "algorithm.clip": 0.4, "algorithm.traceLambda": 1.0}
+    numbers = {"algorithm.entropyCoefficient": 0.01, "algorithm.discount": 0.99}
+    optimizer = {
+        "optimizer.learningRate": 5e-3,
+        "optimizer.valueLearningRate": None,
+        "optimizer.beta1": 0.9,
+        "optimizer.beta2": 0.99,
+        "optimizer.maxGradientNorm": 0.5,
+        "algorithm.gaeLambda": 0.95,
+    }
+    return BARE | given | numbers | optimizer | settings
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_with_every_layer_off_it_is_the_plain_loop_to_the_bit(algorithm: str) -> None:
+    settings, lag = bare(algorithm), 3
+    plain = PlainLoop(settings, lag)
+    plain.train(UPDATES)
+    step = make_step(plain.spec)
+    train(step, Stream(plain.spec, lag=lag), UPDATES)
+    assert step.version == plain.version
+    for ours, theirs in ((step.policy, plain.policy), (step.value, plain.value)):
+        assert changed(ours.state_dict(), theirs.state_dict()) == set()
+
+
+def test_observing_changes_no_parameter() -> None:
+    results = []
+    for mode in ("off", "observe"):
+        spec = make_spec({"alignment.mode": mode, "alignment.calibration": "fixed"})
+        step = make_step(spec)
+        decisions = train(step, Stream(spec, lag=4), UPDATES)
+        results.append((snapshot(step), decisions))
+    (off, _), (observed, decisions) = results
+    assert changed(off, observed) == {"split_half"}
+    cosines = [result.alignment.cosine for result in decisions]
+    assert cosines[0] is None
+    assert None not in cosines[1:]
+    assert all(result.alignment.apply for result in decisions)
+    # It would have acted: observing is not the same as having nothing to do.
+    assert any(result.alignment.regime.value != "Pass" for result in decisions)
+
+
+ALWAYS_SKIP = {
+    "alignment.calibration": "fixed",
+    "alignment.low": 0.0,
+    "alignment.high": 1e-6,
+    "alignment.maxSkips": 1000,
+}
+
+
+def test_a_skip_leaves_the_policy_its_optimizer_the_normaliser_and_the_version() -> None:
+    spec = make_spec(ALWAYS_SKIP | {"compensation.displacementProjection": 1.0})
+    step, stream = make_step(spec), Stream(spec)
+    train(step, stream, 3)
+    batch = stream.next(step.weights(), step.version)
+    step.update(batch)
+    before = snapshot(step)
+    result = step.update(batch)  # the same batch again: aligned
+    assert result.outcome == "skipped"
+    assert result.version == int(before["version"])
+    assert changed(before, snapshot(step)) == {"value", "value_optimizer", "value_scale"}
+
+
+def test_with_scope_all_a_skip_leaves_the_value_network_too() -> None:
+    spec = make_spec(ALWAYS_SKIP | {"alignment.scope": "all"})
+    step, stream = make_step(spec), Stream(spec)
+    train(step, stream, 3)
+    batch = stream.next(step.weights(), step.version)
+    step.update(batch)
+    before = snapshot(step)
+    assert step.update(batch).outcome == "skipped"
+    assert changed(before, snapshot(step)) == set()
+
+
+@pytest.mark.parametrize("mode", ["off", "observe", "control"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_batch_with_a_nan_reward_changes_nothing(mode: str, algorithm: str) -> None:
+    settings = {
+        "alignment.mode": mode,
+        "algorithm.name": algorithm,
+        "compensation.klFeedback.mode": "target",
+        "compensation.klFeedback.target": 1e-9,
+        "compensation.displacementProjection": 0.5,
+        "compensation.stepSize": "effectiveSampleSize",
+    }
+    spec = make_spec(settings)
+    step, stream = make_step(spec), Stream(spec, lag=2)
+    train(step, stream, 3)
+    before = snapshot(step)
+    batch = stream.next(step.weights(), step.version)
+    result = step.update(with_nan_reward(batch))
+    assert result.outcome == "non_finite"
+    assert math.isnan(result.policy_loss)
+    assert changed(before, snapshot(step)) == set()
+    after = step.update(batch)
+    assert after.outcome == "trained"
+    assert all(bool(torch.isfinite(p).all()) for p in step.policy_parameters)
+
+
+@pytest.mark.parametrize("mode", ["off", "control"])
+def test_a_policy_gradient_that_alone_is_not_finite_drops_the_step(mode: str) -> None:
+    spec = make_spec({"alignment.mode": mode, "algorithm.name": "ppo"})
+    step, stream = make_step(spec), Stream(spec)
+    train(step, stream, 2)
+    batch = stream.next(step.weights(), step.version)
+    log_probabilities = batch.log_probabilities.clone()
+    log_probabilities[0, 0] = math.nan
+    before = snapshot(step)
+    result = step.update(replace(batch, log_probabilities=log_probabilities))
+    assert result.outcome == "non_finite"
+    assert math.isfinite(result.value_loss)  # GAE does not look at the ratios
+    assert changed(before, snapshot(step)) == set()
+
+
+def test_the_normaliser_is_that_of_the_version_and_moves_after_the_step() -> None:
+    spec = make_spec()
+    step, stream = make_step(spec), Stream(spec)
+    batch = stream.next(step.weights(), 0)
+    step.update(batch)
+    seen = batch.observations[:-1][batch.valid]
+    torch.testing.assert_close(step.weights()["normalizer.mean"], seen.mean(0))
+    # Nothing was stale and both sides normalise alike: the first batches have a ratio of 1.
+    following = stream.next(step.weights(), step.version)
+    result = step.update(following)
+    assert result.importance.max_log_ratio < 1e-4
+
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "alignment": {
+        "alignment.mode": "control",
+        "alignment.calibration": "fixed",
+        "alignment.low": 0.0,
+        "alignment.high": 1.0,
+    },
+    "momentum law": {"compensation.momentumLaw": True},
+    "kl feedback": {"compensation.klFeedback.mode": "fixed"},
+    "kl target": {
+        "compensation.klFeedback.mode": "target",
+        "compensation.klFeedback.coefficient": 1.0,
+    },
+    "half step": {"compensation.stepSize": "halfWhenStale"},
+    "inverse step": {"compensation.stepSize": "inverse"},
+    "inverse root step": {"compensation.stepSize": "inverseSqrt"},
+    "sample size step": {"compensation.stepSize": "effectiveSampleSize"},
+    "displacement": {"compensation.displacementProjection": 1.0},
+    "normalised observations": {"algorithm.normalizeObservations": True},
+    "normalised values": {"algorithm.normalizeValues": True},
+    "raw advantages": {"algorithm.normalizeAdvantages": False},
+    "reward scale": {"algorithm.rewardScale": 0.1},
+    "entropy": {"algorithm.entropyCoefficient": 0.1},
+    "value rate": {"optimizer.valueLearningRate": 1e-2},
+    "norm": {"optimizer.maxGradientNorm": 0.01},
+}
+
+IDENTITY_WITHOUT_LAG = (
+    "momentum law",
+    "half step",
+    "inverse step",
+    "inverse root step",
+    "displacement",
+)
+
+
+def parameters_after(settings: dict[str, Any], lag: int, updates: int = 16) -> dict[str, Tensor]:
+    spec = make_spec(settings)
+    step = make_step(spec)
+    train(step, Stream(spec, lag=lag), updates)
+    return {name: p.detach() for name, p in snapshot(step).items() if name.startswith("policy.")}
+
+
+@pytest.fixture(scope="module")
+def stale() -> dict[str, Tensor]:
+    return parameters_after(bare(), 6)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Tensor]:
+    return parameters_after(bare(), 0)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_each_layer_alone_makes_a_difference_when_stale(
+    layer: str, stale: dict[str, Tensor]
+) -> None:
+    assert changed(stale, parameters_after(bare() | LAYERS[layer], 6)) == {"policy"}
+
+
+@pytest.mark.parametrize("layer", IDENTITY_WITHOUT_LAG)
+def test_compensation_is_the_identity_without_lag(layer: str, fresh: dict[str, Tensor]) -> None:
+    assert changed(fresh, parameters_after(bare() | LAYERS[layer], 0)) == set()
+
+
+def test_kl_feedback_vanishes_without_lag(fresh: dict[str, Tensor]) -> None:
+    # log r is rounding only, so the first update is the same but for that.
+    one = parameters_after(bare(), 0, updates=1)
+    fed = parameters_after(bare() | LAYERS["kl feedback"], 0, updates=1)
+    for name, parameter in one.items():
+        torch.testing.assert_close(fed[name], parameter, atol=1e-4, rtol=0)
+
+
+def test_feedback_pulls_back_from_beyond_the_ratio_limit() -> None:
+    """With an advantage of nothing, the only force is the spring, however far away."""
+    spec = make_spec(
+        bare("ppo")
+        | LAYERS["kl feedback"]
+        | {"algorithm.normalizeAdvantages": False, "algorithm.entropyCoefficient": 0.0}
+    )
+    step, stream = make_step(spec), Stream(spec)
+    batch = stream.next(step.weights(), 0)
+    far = replace(
+        batch,
+        rewards=torch.zeros_like(batch.rewards),
+        log_probabilities=batch.log_probabilities - 50.0,
+    )
+    for parameter in step.value_parameters:
+        parameter.detach().zero_()
+    before = step.policy.distribution(batch.observations[:-1]).log_prob(batch.actions).mean()
+    result = step.update(far)
+    after = step.policy.distribution(batch.observations[:-1]).log_prob(batch.actions).mean()
+    assert result.importance.max_log_ratio > 40
+    assert result.gradient_norm > 0
+    assert after < before
+
+
+def test_the_linear_schedule_reaches_zero() -> None:
+    spec = make_spec(bare() | {"optimizer.schedule": "linear", "optimizer.valueLearningRate": 2e-3})
+    step, stream = make_step(spec), Stream(spec)
+    rates = []
+    for progress in (0.0, 0.25, 1.0):
+        before = snapshot(step)
+        batch = stream.next(step.weights(), step.version)
+        rates.append(step.update(batch, progress=progress).learning_rate)
+        groups = (step.policy_optimizer.param_groups[0], step.value_optimizer.param_groups[0])
+        assert [group["lr"] for group in groups] == pytest.approx(
+            [5e-3 * (1 - progress), 2e-3 * (1 - progress)]
+        )
+    assert rates == pytest.approx([5e-3, 3.75e-3, 0.0])
+    moved = changed(before, snapshot(step))
+    assert not {"policy", "value"} & moved
+
+
+def test_damping_shortens_a_projected_step() -> None:
+    spec = make_spec(
+        bare()
+        | {
+            "alignment.mode": "control",
+            "alignment.calibration": "fixed",
+            "alignment.low": 0.0,
+            "alignment.high": 1.0,
+            "alignment.adamDamping": True,
+        }
+    )
+    results = train(make_step(spec), Stream(spec, lag=4), 12)
+    projected = [r for r in results if r.alignment.scale != 1.0]
+    assert projected
+    for result in projected:
+        assert result.learning_rate == pytest.approx(5e-3 * result.alignment.scale)
+
+
+def test_entropy_bonus_raises_entropy() -> None:
+    def entropy(coefficient: float) -> float:
+        settings = bare("impala") | {
+            "algorithm.normalizeAdvantages": False,
+            "algorithm.rewardScale": 1e-6,
+            "algorithm.entropyCoefficient": coefficient,
+            "optimizer.maxGradientNorm": None,
+        }
+        spec = make_spec(settings)
+        step, stream = make_step(spec), Stream(spec)
+        with torch.no_grad():  # a policy that prefers action 0
+            step.policy_parameters[-1].copy_(torch.tensor([2.0, 0.0]))
+        return train(step, stream, 10)[-1].importance.entropy
+
+    assert entropy(1.0) > entropy(0.0) + 0.05
+
+
+def test_advantages_are_normalised_over_valid_steps_alone() -> None:
+    spec = make_spec()
+    step = make_step(spec)
+    advantages = torch.tensor([[1.0, 50.0], [3.0, 5.0]])
+    valid = torch.tensor([[True, False], [True, True]])
+    normalized = step._normalize(advantages, valid)
+    kept = normalized[valid]
+    expected = (torch.tensor([1.0, 3.0, 5.0]) - 3.0) / math.sqrt(8 / 3)
+    torch.testing.assert_close(kept, expected)
+
+
+def test_continuous_actions_train_too() -> None:
+    spec = make_spec({"algorithm.rewardScale": 0.1}, environment="Pendulum-v1")
+    step = make_step(spec)
+    before = snapshot(step)
+    results = train(step, Stream(spec, lag=2), 6)
+    assert {result.outcome for result in results} == {"trained"}
+    assert results[-1].entropy_fraction is None
+    assert {"policy", "value"} <= changed(before, snapshot(step))
+    assert step.policy.log_std is not None
+    assert not bool(torch.equal(step.policy.log_std.detach(), torch.zeros(1)))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_with_value_scale_the_size_of_rewards_does_not_matter(normalize: bool) -> None:
+    """Where the value function starts at 0, rewards 1024 times as large train the same policy."""
+
+    def policy(scale: float) -> Tensor:
+        settings = {"algorithm.rewardScale": scale, "algorithm.normalizeValues": normalize}
+        spec = make_spec(settings)
+        step = make_step(spec)
+        with torch.no_grad():
+            for parameter in step.value_parameters[-2:]:
+                parameter.zero_()
+        train(step, Stream(spec, lag=2), 12)
+        return torch.cat([p.detach().flatten() for p in step.policy_parameters])
+
+    # The mean: under Adam the few parameters with next to no gradient move by its rounding.
+    difference = float((policy(1.0) - policy(1024.0)).abs().mean())
+    assert difference < 1e-3 if normalize else difference > 4e-3

@@ -1,0 +1,132 @@
+"""The parameter server as the process that `asyncrl run` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from unit.parameter_server.live_server import DEADLINE, SCHEMA, fragment
+
+from asyncrl_worker.protocol.actor_client import ActorStream
+from asyncrl_worker.protocol.learner_client import LearnerClient
+from asyncrl_worker.protocol.messages import Drain, Ticket
+
+MANIFEST = """
+apiVersion: asyncrl.io/v1alpha1
+kind: AsyncRLJob
+metadata: {name: process}
+spec:
+  workload: {gymnasium: {id: CartPole-v1, environments: 2}}
+  algorithm: {fragmentLength: 3, fragmentsPerBatch: 1}
+  staleness: {max: 3}
+"""
+
+
+class Process:
+    """One parameter server process and where it writes."""
+
+    def __init__(self, folder: Path, *options: str, address: str | None = None) -> None:
+        self.address = address or f"unix:{folder / 'ps.sock'}"
+        self.log = folder / "log"
+        self.termination = folder / "termination"
+        manifest = folder / "job.yaml"
+        manifest.write_text(MANIFEST)
+        command = [
+            *(sys.executable, "-m", "asyncrl_worker.parameter_server.main"),
+            *("--manifest", str(manifest), "--run-directory", str(folder)),
+            *("--address", self.address, *options),
+        ]
+        environment = os.environ | {"ASYNCRL_TERMINATION_LOG": str(self.termination)}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
+
+    def end(self) -> int:
+        return self.process.wait(DEADLINE)
+
+    def message(self) -> dict[str, object]:
+        document: dict[str, object] = json.loads(self.termination.read_text())
+        return document
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path)
+    yield process
+    process.process.kill()
+    process.process.wait()
+
+
+def learner(process: Process) -> LearnerClient:
+    return LearnerClient(process.address, attempt=0, schema=SCHEMA, deadline=DEADLINE)
+
+
+def test_a_run_ends_with_every_actor_gone_and_exit_code_0(started: Process) -> None:
+    stream = ActorStream(
+        started.address, actor_index=0, attempt=0, schema=SCHEMA, deadline=DEADLINE
+    )
+    with learner(started) as client, stream:
+        client.publish(0, b"weights")
+        ticket = stream.receive(DEADLINE)
+        assert isinstance(ticket, Ticket)
+        stream.send_fragment(ticket, fragment(0))
+        batch = client.next_batch(DEADLINE)
+        assert batch is not None
+        client.publish(1, b"weights 1")
+        client.consumed(batch.batch_id, "trained")
+        assert client.finish().trained == 1
+        assert any(isinstance(message, Drain) for message in stream)
+        assert started.process.poll() is None, "it waits for its actors"
+    assert started.end() == 0
+    log = started.log.read_text()
+    assert "event=staleness_bound worst-case staleness 3 versions" in log
+
+
+def test_a_signal_ends_it_with_130_and_no_orphan_socket_is_in_the_way(
+    started: Process, tmp_path: Path
+) -> None:
+    with learner(started):
+        started.process.send_signal(signal.SIGTERM)
+        assert started.end() == 130
+    assert not started.termination.exists()
+    again = Process(tmp_path)
+    with learner(again) as client:
+        assert client.epoch
+    again.process.kill()
+    assert again.end() == -signal.SIGKILL
+    third = Process(tmp_path)
+    with learner(third) as client:
+        client.finish()
+    assert third.end() == 0
+
+
+def test_tcp_without_tls_ends_with_a_clear_refusal(tmp_path: Path) -> None:
+    process = Process(tmp_path, address="127.0.0.1:0")
+    assert process.end() == 2
+    message = process.message()
+    assert message["reason"] == "InvalidSpec"
+    assert "TCP without TLS is refused; pass --tls DIR" in str(message["message"])
+
+
+def test_it_needs_no_torch_and_little_memory(started: Process) -> None:
+    with learner(started) as client:
+        client.publish(0, bytes(10 << 20))
+        status = Path(f"/proc/{started.process.pid}/status").read_text()
+        maps = Path(f"/proc/{started.process.pid}/maps").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    assert "torch" not in maps
+    assert resident < 80 + 2 * 10, f"{resident:.0f} MiB"
+
+
+def test_it_imports_with_torch_blocked() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.modules['gymnasium'] = None\n"
+        "import asyncrl_worker.parameter_server.main\n"
+        "import asyncrl_worker.protocol.actor_client, asyncrl_worker.protocol.learner_client\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE)
