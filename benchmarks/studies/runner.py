@@ -17,7 +17,6 @@ from benchmarks.single_process import SingleProcess, Update
 from benchmarks.studies.random_skips import RandomSkips
 from benchmarks.studies.trial import POINTS, Trial
 
-EPISODES = 20
 FINAL = 4
 """The final return is the mean of the last so many evaluations: the last fifth of the trial."""
 
@@ -60,7 +59,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         generator = np.random.default_rng([trial.seed, POINTS])
         # mypy: the step needs no more of its controller than `step`.
         run.step.alignment = RandomSkips(run.step.alignment, trial.skip_rate, generator)  # type: ignore[assignment]
-    environment = make_vector_environment(job.spec.workload, environments=EPISODES)
+    environment = make_vector_environment(job.spec.workload, environments=trial.episodes)
     counts = Counts()
     returns: list[float] = []
     for update in run.updates():
@@ -72,7 +71,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
             outcome = evaluate(
                 environment,
                 run.newest_policy(),
-                episodes=EPISODES,
+                episodes=trial.episodes,
                 seed=[trial.seed, len(returns)],
                 proceed=lambda: True,
             )

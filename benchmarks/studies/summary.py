@@ -28,8 +28,11 @@ def select(records: Iterable[Record], *, arm: str, lag: int, environment: str) -
 
 
 def percent(records: Sequence[Record], reference: Sequence[Record], task: Task) -> list[float]:
-    """Final returns, one per record, in percent of the reference's mean above the task's floor."""
-    level = fmean(record["final_return"] for record in reference) - task.floor
+    """Final returns, one per record, in percent of the reference's mean above the task's floor.
+
+    A reference that learned nothing, as in a quick run, counts as one point above the floor.
+    """
+    level = max(1.0, fmean(record["final_return"] for record in reference) - task.floor)
     return [100.0 * (record["final_return"] - task.floor) / level for record in records]
 
 

@@ -20,6 +20,9 @@ SOURCES = ("worker/asyncrl_worker", "benchmarks/studies", "benchmarks/single_pro
 POINTS = 20
 """Evaluations of a trial, evenly spread, and bins of its cosine."""
 
+EPISODES, QUICK_EPISODES = 20, 2
+"""Of one evaluation, each in an environment of its own."""
+
 Record = Mapping[str, Any]
 
 
@@ -46,19 +49,24 @@ ACROBOT = Task("Acrobot-v1", "acrobot.yaml", 1_000_000, 20_000, -500.0, -400.0, 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: `manifest` is resolved YAML; `skip_rate` replaces alignment control by chance."""
+    """One run: `manifest` is resolved YAML; `skip_rate` replaces alignment control by chance.
+
+    `episodes`: of each of its evaluations.
+    """
 
     task: Task
     arm: str
     lag: int
     seed: int
     manifest: str
+    episodes: int
     skip_rate: float | None = None
 
     @property
     def digest(self) -> str:
         """Of everything that decides the record, the code and torch's version included."""
-        parts = (self.manifest, repr(self.skip_rate), _code(), version("torch"))
+        own = (self.manifest, str(self.episodes), repr(self.skip_rate))
+        parts = (*own, _code(), version("torch"))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -81,7 +89,8 @@ def make_trial(
         f"spec.seed={seed}",
     ]
     manifest = dump_manifest(load_manifest(EXAMPLES / task.manifest, overrides))
-    return Trial(task, arm, lag, seed, manifest, skip_rate)
+    episodes = QUICK_EPISODES if quick else EPISODES
+    return Trial(task, arm, lag, seed, manifest, episodes, skip_rate)
 
 
 @cache

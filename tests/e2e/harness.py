@@ -287,7 +287,8 @@ class Command:
 
     def __init__(self, document: Document, folder: Path, *arguments: str) -> None:
         self.folder = Folder(folder)
-        manifest = folder.with_name(f"{folder.name}.yaml")
+        beside = next(parent for parent in folder.parents if parent.is_dir())
+        manifest = beside / f"{folder.name}.yaml"
         manifest.write_text(yaml.safe_dump(document))
         self.process = subprocess.Popen(
             [

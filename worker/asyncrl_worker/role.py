@@ -30,11 +30,11 @@ PARENT_CHECK_SECONDS = 1.0
 DISK_ERRORS = {
     errno.ENOSPC: Reason.DISK_FULL,
     errno.EDQUOT: Reason.DISK_FULL,
+    errno.EFBIG: Reason.DISK_FULL,
     errno.EACCES: Reason.DISK_UNWRITABLE,
     errno.EPERM: Reason.DISK_UNWRITABLE,
     errno.EROFS: Reason.DISK_UNWRITABLE,
     errno.EIO: Reason.DISK_UNWRITABLE,
-    errno.EFBIG: Reason.DISK_UNWRITABLE,
     errno.ENOENT: Reason.DISK_UNWRITABLE,
     errno.ENOTDIR: Reason.DISK_UNWRITABLE,
     errno.EISDIR: Reason.DISK_UNWRITABLE,

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unit.learner.streams import changed, make_step, record, snapshot
-from unit.learner.two_ranks import VARIANTS, described, save_batches, spec_of, train
+from unit.learner.two_ranks import VARIANTS, described, load_batches, save_batches, spec_of, train
 
 from asyncrl_worker.learner.ranks import Ranks
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 UPDATES = 12
+LAG = 4
 
 
 def free_port() -> int:
@@ -28,26 +29,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Snapshots and results of one rank, and of each of two."""
-    variant = request.param
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of every variant's batches."""
     folder = tmp_path_factory.mktemp("ranks")
-    spec = spec_of(variant)
-    batches = record(spec, UPDATES, lag=4)
-    save_batches(folder / f"{variant}.safetensors", batches)
+    for variant in VARIANTS:
+        batches = record(spec_of(variant), UPDATES, lag=LAG)
+        save_batches(folder / f"{variant}.safetensors", batches)
     port = str(free_port())
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     children = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), "2", port, str(folder), variant],
-            env=environment,
+            [sys.executable, str(SCRIPT), str(rank), "2", port, str(folder)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]
-    alone = make_step(spec)
-    results = [described(result) for result in train(alone, Ranks(), batches)]
     assert [child.wait(120) for child in children] == [0, 0]
+    return folder
+
+
+@pytest.fixture(params=VARIANTS)
+def both(request: pytest.FixtureRequest, folder: Path) -> Any:
+    """Variant, then snapshot and results of one rank, and of each of two."""
+    variant = request.param
+    alone = make_step(spec_of(variant))
+    batches = load_batches(folder / f"{variant}.safetensors")
+    results = [described(result) for result in train(alone, Ranks(), batches)]
     snapshots = [load_file(folder / f"{rank}-{variant}.safetensors") for rank in range(2)]
     together = json.loads((folder / f"0-{variant}.json").read_text())
     return variant, snapshot(alone), results, snapshots, together
@@ -71,7 +78,7 @@ def test_two_ranks_take_the_same_decisions(both: Any) -> None:
     variant, _, results, _, together = both
     assert len(results) == len(together) == UPDATES
     if variant != "default":
-        assert {r["alignment"]["regime"] for r in results} == {"Pass", "Project", "Skip"}
+        assert {"Project", "Skip"} <= {r["alignment"]["regime"] for r in results}
     for one, two in zip(results, together, strict=True):
         for name in ("outcome", "version"):
             assert one[name] == two[name]

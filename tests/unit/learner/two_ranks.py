@@ -1,8 +1,9 @@
 """One rank of a learner of several: trains on recorded batches and writes what came of it.
 
-    python two_ranks.py RANK SIZE PORT FOLDER VARIANT
+    python two_ranks.py RANK SIZE PORT FOLDER
 
-FOLDER holds VARIANT.safetensors with the batches; RANK-VARIANT.safetensors and .json are written.
+FOLDER holds VARIANT.safetensors with the batches of every variant; RANK-VARIANT.safetensors and
+.json are written.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from unit.learner.streams import FRAGMENT_LENGTH, make_spec, make_step, snapshot
 FIXED: dict[str, Any] = {
     "alignment.calibration": "fixed",
     "alignment.low": 0.1,
-    "alignment.high": 0.5,
+    "alignment.high": 0.7,
     "alignment.memoryDtype": "float32",
     "compensation.displacementProjection": 0.5,
     "compensation.klFeedback.mode": "target",
@@ -83,27 +84,28 @@ def described(result: UpdateResult) -> dict[str, Any]:
     return document
 
 
-def main(rank: int, size: int, port: str, folder: Path, variant: str) -> None:
+def main(rank: int, size: int, port: str, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = Ranks.from_environment(deadline=60)
-    spec = spec_of(variant)
-    step = make_step(spec, ranks)
     assert ranks.agrees(7)
     assert ranks.agrees(rank) == (rank == 0)
-    results: list[UpdateResult] = []
-    if rank == 0:
-        results = train(step, ranks, load_batches(folder / f"{variant}.safetensors"))
-    else:
-        description = describe(spec.workload)
-        follower = Follower(step, ranks, length=FRAGMENT_LENGTH, description=description)
-        assert follower.run() == step.updates
+    for variant in VARIANTS:
+        spec = spec_of(variant)
+        step = make_step(spec, ranks)
+        results: list[UpdateResult] = []
+        if rank == 0:
+            results = train(step, ranks, load_batches(folder / f"{variant}.safetensors"))
+        else:
+            description = describe(spec.workload)
+            follower = Follower(step, ranks, length=FRAGMENT_LENGTH, description=description)
+            assert follower.run() == step.updates
+        save_file(snapshot(step), folder / f"{rank}-{variant}.safetensors")
+        document = [described(result) for result in results]
+        (folder / f"{rank}-{variant}.json").write_text(json.dumps(document))
     ranks.close()
-    save_file(snapshot(step), folder / f"{rank}-{variant}.safetensors")
-    document = [described(result) for result in results]
-    (folder / f"{rank}-{variant}.json").write_text(json.dumps(document))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), sys.argv[5])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

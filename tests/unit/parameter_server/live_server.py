@@ -65,9 +65,7 @@ def fragment(version: int, **changes: object) -> bytes:
 class LiveServer:
     """Serves at `address` from entering the context until `kill` or its end."""
 
-    def __init__(
-        self, address: str, policy: StalenessPolicy, *, tls: Path | None = None
-    ) -> None:
+    def __init__(self, address: str, policy: StalenessPolicy, *, tls: Path | None = None) -> None:
         self.address = address
         self._policy = policy
         self._tls = tls
@@ -132,9 +130,7 @@ class LiveServer:
         self._state = ParameterServerState(
             self._policy, epoch=next(_epochs), seed=0, clock=time.monotonic
         )
-        self._service = ParameterServerService(
-            self._state, steps=STEPS, environments=ENVIRONMENTS
-        )
+        self._service = ParameterServerService(self._state, steps=STEPS, environments=ENVIRONMENTS)
         server, self.address = open_server(self.address, self._tls)
         add_ParameterServerServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, server

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,11 +55,23 @@ class Process:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    yield process
-    process.process.kill()
-    process.process.wait()
+def start(tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts processes that do not outlive the test."""
+    processes: list[Process] = []
+
+    def start() -> Process:
+        processes.append(Process(tmp_path))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.process.kill()
+        process.process.wait()
+
+
+@pytest.fixture
+def started(start: Callable[[], Process]) -> Process:
+    return start()
 
 
 def learner(process: Process) -> LearnerClient:
@@ -88,18 +100,18 @@ def test_a_run_ends_with_every_actor_gone_and_exit_code_0(started: Process) -> N
 
 
 def test_a_signal_ends_it_with_130_and_no_orphan_socket_is_in_the_way(
-    started: Process, tmp_path: Path
+    started: Process, start: Callable[[], Process]
 ) -> None:
     with learner(started):
         started.process.send_signal(signal.SIGTERM)
         assert started.end() == 130
     assert not started.termination.exists()
-    again = Process(tmp_path)
+    again = start()
     with learner(again) as client:
         assert client.epoch
     again.process.kill()
     assert again.end() == -signal.SIGKILL
-    third = Process(tmp_path)
+    third = start()
     with learner(third) as client:
         client.finish()
     assert third.end() == 0

@@ -85,7 +85,7 @@ def test_a_fragment_goes_from_actor_to_learner_and_a_version_comes_back(
 ) -> None:
     with learner(address) as client, actor(address) as stream:
         client.publish(0, BLOB)
-        sent = []
+        sent: list[bytes] = []
         for _ in range(2):
             granted = ticket(stream)
             weights = stream.weights(None)
@@ -454,9 +454,7 @@ def test_metrics_balance_and_name_what_happened(server: LiveServer, address: str
         client.consumed(batch(client).batch_id, "skipped")
         registry = server.metrics(lambda service: service.metrics.registry)
         text = generate_latest(registry).decode()
-        values = dict(
-            line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")
-        )
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         number = {name: float(value) for name, value in values.items()}
         prefix = "asyncrl_parameter_server_"
         produced = number[f"{prefix}fragments_produced_total"]

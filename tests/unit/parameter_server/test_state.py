@@ -48,9 +48,7 @@ class Server:
             replicas=actors,
         )
         self.now = 0.0
-        self.state = ParameterServerState(
-            policy, epoch=EPOCH, seed=SEED, clock=lambda: self.now
-        )
+        self.state = ParameterServerState(policy, epoch=EPOCH, seed=SEED, clock=lambda: self.now)
         self.sent: dict[int, list[object]] = {}
         self.closed: list[int] = []
         self.version = version
@@ -332,7 +330,7 @@ def test_a_batch_whose_reply_got_lost_comes_again() -> None:
 def test_the_learner_may_hold_a_bounded_number_of_batches() -> None:
     server = Server(maximum=HELD_LIMIT + 3, batch=1, actors=2)
     server.fill([1, 2])
-    held = []
+    held: list[int] = []
     while (batch := server.take(held)) is not None:
         held.append(batch.id)
     assert len(held) == HELD_LIMIT
@@ -378,9 +376,7 @@ def test_what_the_learner_says_is_checked() -> None:
 def test_a_restarted_server_takes_over_the_ledger_and_the_held_batch() -> None:
     last = Ledger(produced=20, trained=10, dropped={"stale": 2}, queued=5, in_flight=3)
     server = Server(maximum=1, batch=2, publish=False, actors=2)
-    fresh = ParameterServerState(
-        server.state.policy, epoch=EPOCH, seed=SEED, clock=lambda: 0.0
-    )
+    fresh = ParameterServerState(server.state.policy, epoch=EPOCH, seed=SEED, clock=lambda: 0.0)
     server.state = fresh
     for session in (1, 2):
         server.join(session, session - 1)

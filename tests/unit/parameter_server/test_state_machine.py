@@ -31,7 +31,7 @@ from asyncrl_worker.parameter_server.state import (
 from asyncrl_worker.parameter_server.validation import Arrival
 from asyncrl_worker.protocol.errors import Fenced, MalformedMessage
 from asyncrl_worker.protocol.messages import Ack, Evaluate, Ticket
-from asyncrl_worker.staleness import StalenessPolicy
+from asyncrl_worker.staleness import Ledger, StalenessPolicy
 
 ACTORS = 3
 BATCH = 2
@@ -67,6 +67,7 @@ class World:
         self.trained_staleness: list[int] = []
         self.actors: dict[int, ModelActor] = {}
         self.late: list[tuple[int, Ticket]] = []
+        self.last_ledger: Ledger | None = None
         self.boot()
         self.hello()
         self.publish()
@@ -134,14 +135,9 @@ class World:
         held = [HeldByLearner(b.id, b.size, b.version) for b in learner.held.values()]
         version = max(learner.version, learner.published)
         fresh = self.state.attempt != learner.attempt
-        self.apply(
-            self.state.learner_hello(learner.attempt, version, self.last_ledger_copy(), held)
-        )
+        self.apply(self.state.learner_hello(learner.attempt, version, self.last_ledger, held))
         if fresh:
             learner.start = version
-
-    def last_ledger_copy(self):  # type: ignore[no-untyped-def]
-        return self.last_ledger.copy() if hasattr(self, "last_ledger") else None
 
     def saw_reply(self) -> None:
         """A reply carries the ledger: what the learner knows of a server that dies later."""
@@ -240,9 +236,7 @@ class World:
                     self.produce(session, newest=True)
                 elif actor.evaluations:
                     request = actor.evaluations.pop()
-                    self.apply(
-                        self.state.evaluation_arrived(session, request.version, [1.0], [1])
-                    )
+                    self.apply(self.state.evaluation_arrived(session, request.version, [1.0], [1]))
             self.take()
             if self.learner.held:
                 self.settle("trained", publish_first=True)

@@ -37,7 +37,7 @@ def test_good_addresses_pass(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_certificate_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot read ca.crt"):
+    with pytest.raises(ConfigurationError, match=r"cannot read ca\.crt"):
         load_certificates(tmp_path)
     for name in ("ca.crt", "tls.crt", "tls.key"):
         (tmp_path / name).write_text("-----BEGIN NOTHING-----\n")

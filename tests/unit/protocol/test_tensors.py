@@ -113,11 +113,13 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(["F32", "I64", "BOOL", 0, 4, -1, 2**63, 2**64]),
-    lambda children: st.lists(children, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__"]),
-        children,
-        max_size=4,
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__"]),
+            children,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -64,16 +64,18 @@ class AlignmentConfig:
         }
         for name, kind in choices.items():
             _require(getattr(self, name) in get_args(kind), self, name, f"one of {get_args(kind)}")
-        _require(0.0 <= self.low < self.high, self, "low", f"at least 0 and below high {self.high}")
+        _require(
+            0.0 <= self.low <= self.high, self, "low", f"at least 0 and at most high {self.high}"
+        )
         _require(self.high <= 1.0, self, "high", "at most 1")
         _require(self.max_skips >= 0, self, "max_skips", "0 or more")
         _require(self.calibration_updates >= 8, self, "calibration_updates", "8 or more")
         _require(self.low_deviations > 0.0, self, "low_deviations", "more than 0")
         _require(
-            self.high_deviations > self.low_deviations,
+            self.high_deviations >= self.low_deviations,
             self,
             "high_deviations",
-            f"more than low_deviations {self.low_deviations}",
+            f"at least low_deviations {self.low_deviations}",
         )
         _require(0.0 < self.smoothing <= 1.0, self, "smoothing", "more than 0 and at most 1")
 

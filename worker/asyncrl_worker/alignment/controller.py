@@ -242,7 +242,7 @@ class GradientAlignment:
             return self._uncompared("zero", norm)
         low, high = self._thresholds()
         return AlignmentDecision(
-            apply=True,
+            apply=False,
             regime=Regime.SKIP,
             reason="non-finite",
             smoothed=self._smoothed,

@@ -73,8 +73,10 @@ class CheckpointFolder:
         temporary.mkdir()
         try:
             _write(temporary, checkpoint)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError):  # those of write and fsync come without a name
+                raise OSError(error.errno, error.strerror, str(target)) from error
             raise
         if target.exists():  # damaged: a run that had loaded it would not write it again
             target.rename(self.path / f".{target.name}.old")

@@ -8,13 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 import grpc.aio
 
 from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics, Snapshot
+from asyncrl_worker.parameter_server.refusals import (
+    Context,
+    abort,
+    role_problem,
+    same_host,
+    status_of,
+    version_problem,
+)
 from asyncrl_worker.parameter_server.schedule import Batch
+from asyncrl_worker.parameter_server.sessions import Session, to_wire
 from asyncrl_worker.parameter_server.state import (
     Close,
     Effect,
@@ -27,28 +36,19 @@ from asyncrl_worker.parameter_server.weights import StoredWeights, WeightsStore
 from asyncrl_worker.protocol import rollouts_pb2 as pb
 from asyncrl_worker.protocol.channel import CHUNK_BYTES
 from asyncrl_worker.protocol.errors import (
-    ConfigurationError,
-    Fenced,
-    HelloRequired,
     MalformedMessage,
     ProtocolError,
 )
 from asyncrl_worker.protocol.messages import (
     PROTOCOL_VERSION,
-    Ack,
-    Drain,
-    Evaluate,
     Refusal,
     Schema,
-    Ticket,
 )
 from asyncrl_worker.protocol.rollouts_pb2_grpc import ParameterServerServicer
 from asyncrl_worker.protocol.tls import ACTOR_NAME, LEARNER_NAME
 from asyncrl_worker.protocol.wire import (
-    FENCED,
-    HELLO_REQUIRED,
-    REASON_KEY,
     REFUSED,
+    evaluation_to_wire,
     ledger_from_wire,
     ledger_to_wire,
     schema_from_wire,
@@ -56,9 +56,6 @@ from asyncrl_worker.protocol.wire import (
 from asyncrl_worker.staleness import LedgerViolation, StalenessViolation
 
 log = logging.getLogger(__name__)
-
-OUTBOX_LIMIT = 64
-"""Messages that wait for one actor to read them; one that reads none is disconnected."""
 
 LONGEST_WAIT = 30.0
 """Longest time in seconds that NextBatch waits, whatever is asked."""
@@ -69,30 +66,13 @@ HELLO_SECONDS = 10.0
 PUBLISH_IDLE_SECONDS = 30.0
 """Longest pause between two chunks of one upload."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class _Session:
-    """One open Rollouts stream."""
-
-    def __init__(self, schema: Schema | None) -> None:
-        self.schema = schema
-        self.outbox: asyncio.Queue[pb.ServerMessage | None] = asyncio.Queue(OUTBOX_LIMIT)
-
-    def put(self, message: pb.ServerMessage | None) -> None:
-        """Queues a message, None to close; a full outbox closes too."""
-        if self.outbox.full():
-            while not self.outbox.empty():
-                self.outbox.get_nowait()
-            message = None
-        self.outbox.put_nowait(message)
-
 
 class ParameterServerService(ParameterServerServicer):
     """Serves one state machine and one weights store.
 
     `steps` and `environments` are the job's fragment size. `failed` is set, with `failure`,
-    when an invariant breaks: the run must not go on. `finished` is set once the learner calls Finish.
+    when an invariant breaks: the run must not go on. `finished` is set once the learner calls
+    Finish.
     """
 
     def __init__(self, state: ParameterServerState, *, steps: int, environments: int) -> None:
@@ -101,7 +81,7 @@ class ParameterServerService(ParameterServerServicer):
         self._environments = environments
         self._store = WeightsStore()
         self._validator: FragmentValidator | None = None
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._next_session = 1
         self._changed = asyncio.Event()
         self._snapshot = Snapshot()
@@ -135,7 +115,7 @@ class ParameterServerService(ParameterServerServicer):
             async with asyncio.timeout(HELLO_SECONDS):
                 first = await anext(messages)
         except (StopAsyncIteration, TimeoutError):
-            await self._abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no Hello arrived")
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no Hello arrived")
         refusal, schema = self._check_hello(first)
         if refusal:
             self._state.rejected["refused"] += 1
@@ -151,7 +131,7 @@ class ParameterServerService(ParameterServerServicer):
         messages: AsyncIterator[pb.ActorMessage],
         context: Context,
     ) -> None:
-        number, session = self._next_session, _Session(schema)
+        number, session = self._next_session, Session(schema)
         self._next_session += 1
         self._sessions[number] = session
         welcome = pb.Welcome(epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION)
@@ -200,8 +180,8 @@ class ParameterServerService(ParameterServerServicer):
             return self._state.fragment_arrived(number, message.epoch, message.ticket, error)
         return self._state.fragment_arrived(number, message.epoch, message.ticket, arrival)
 
-    async def _write(self, session: _Session, context: Context) -> None:
-        while (message := await session.outbox.get()) is not None:
+    async def _write(self, session: Session, context: Context) -> None:
+        while (message := await session.get()) is not None:
             await context.write(message)
 
     def _explain_end(self, index: int, result: BaseException | None) -> None:
@@ -216,7 +196,7 @@ class ParameterServerService(ParameterServerServicer):
         if first.WhichOneof("message") != "hello":
             return "the first message must be Hello", None
         hello = first.hello
-        if refusal := _check_version("actor", hello.protocol_version):
+        if refusal := version_problem("actor", hello.protocol_version):
             return refusal, None
         if not hello.HasField("schema"):
             return "", None
@@ -242,7 +222,7 @@ class ParameterServerService(ParameterServerServicer):
         await self._require_role(context, ACTOR_NAME, LEARNER_NAME)
         weights = await self._find(request, context)
         unchanged = bool(request.known_digest) and request.known_digest == weights.digest
-        mapped = bool(weights.path) and not request.inline and _same_host(context)
+        mapped = bool(weights.path) and not request.inline and same_host(context)
         info = pb.WeightsInfo(
             version=weights.version,
             size=len(weights.data),
@@ -270,10 +250,10 @@ class ParameterServerService(ParameterServerServicer):
                 if newest is not None
                 else "no weights are published yet"
             )
-            await self._abort(context, grpc.StatusCode.NOT_FOUND, detail)
+            await abort(context, grpc.StatusCode.NOT_FOUND, detail)
         if request.offset > len(weights.data):
             detail = f"offset {request.offset} is beyond the {len(weights.data)} bytes"
-            await self._abort(context, grpc.StatusCode.OUT_OF_RANGE, detail)
+            await abort(context, grpc.StatusCode.OUT_OF_RANGE, detail)
         return weights
 
     async def Publish(  # noqa: N802
@@ -327,8 +307,8 @@ class ParameterServerService(ParameterServerServicer):
         self, request: pb.LearnerHelloRequest, context: Context
     ) -> pb.LearnerHelloReply:
         await self._require_role(context, LEARNER_NAME)
-        if refusal := _check_version("learner", request.protocol_version):
-            await self._abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal, REFUSED)
+        if refusal := version_problem("learner", request.protocol_version):
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal, REFUSED)
         try:
             validator = FragmentValidator(
                 schema_from_wire(request.schema), self._steps, self._environments
@@ -385,13 +365,7 @@ class ParameterServerService(ParameterServerServicer):
             reply.version = batch.version
             reply.fragments.extend(queued.arrival.data for queued in batch.fragments)
             reply.tickets.extend(queued.order.ticket for queued in batch.fragments)
-        for evaluation in evaluations:
-            result = pb.EvaluationResult(
-                version=evaluation.version,
-                returns=evaluation.returns,
-                lengths=evaluation.lengths,
-            )
-            reply.evaluations.append(pb.Evaluation(number=evaluation.number, result=result))
+        reply.evaluations.extend(map(evaluation_to_wire, evaluations))
         return reply
 
     def _next_batch(self, request: pb.NextBatchRequest) -> Batch | None:
@@ -449,7 +423,7 @@ class ParameterServerService(ParameterServerServicer):
             session = self._sessions.get(effect.session)
             if session is None:
                 continue
-            session.put(self._to_wire(effect.message) if isinstance(effect, Send) else None)
+            session.put(to_wire(effect.message, self._store) if isinstance(effect, Send) else None)
         state = self._state
         self._snapshot = Snapshot(
             ledger=state.ledger.copy(),
@@ -468,83 +442,21 @@ class ParameterServerService(ParameterServerServicer):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _to_wire(self, message: Ticket | Ack | Evaluate | Drain | Refusal) -> pb.ServerMessage:
-        match message:
-            case Ticket():
-                ticket = pb.Ticket(
-                    id=message.id,
-                    policy_version=message.policy_version,
-                    exact=message.exact,
-                    reset_seed=message.reset_seed,
-                    weights_digest=self._store.digest(message.policy_version),
-                )
-                return pb.ServerMessage(ticket=ticket)
-            case Ack():
-                ack = pb.Ack(
-                    ticket=message.ticket, accepted=message.accepted, reason=message.reason
-                )
-                return pb.ServerMessage(ack=ack)
-            case Evaluate():
-                evaluate = pb.Evaluate(version=message.version, episodes=message.episodes)
-                return pb.ServerMessage(evaluate=evaluate)
-            case Drain():
-                return pb.ServerMessage(drain=pb.Drain())
-            case Refusal():
-                return pb.ServerMessage(refused=pb.Refused(reason=message.reason))
-
     async def _require_role(self, context: Context, *roles: str) -> None:
-        """Unix sockets are protected by their file mode; elsewhere the certificate decides."""
-        if _same_host(context):
-            return
-        names = context.auth_context().get("x509_common_name", [])
-        if not any(name.decode("ascii", "replace") in roles for name in names):
+        if problem := role_problem(context, roles):
             self._state.rejected["role"] += 1
             self._note([])
-            detail = f"certificate {[n.decode('ascii', 'replace') for n in names]} is not {roles}"
-            await self._abort(context, grpc.StatusCode.PERMISSION_DENIED, detail, REFUSED)
+            await abort(context, grpc.StatusCode.PERMISSION_DENIED, problem)
 
     async def _refuse(self, context: Context, error: Exception) -> NoReturn:
-        code = grpc.StatusCode.FAILED_PRECONDITION
-        kind = REFUSED
-        match error:
-            case LedgerViolation() | StalenessViolation():
-                self._fail(error)
-                code = grpc.StatusCode.INTERNAL
-            case Fenced():
-                kind = FENCED
-            case HelloRequired():
-                kind = HELLO_REQUIRED
-            case MalformedMessage():
-                code = grpc.StatusCode.DATA_LOSS
-            case ConfigurationError():
-                code = grpc.StatusCode.INVALID_ARGUMENT
-            case TimeoutError() | StopAsyncIteration():
-                code = grpc.StatusCode.CANCELLED
-                error = MalformedMessage("publish: the upload stopped half-way")
+        if isinstance(error, LedgerViolation | StalenessViolation):
+            self._fail(error)
+        code, kind, detail = status_of(error)
         self._state.rejected[kind] += 1
         self._note([])
-        await self._abort(context, code, str(error), kind)
-
-    async def _abort(
-        self, context: Context, code: grpc.StatusCode, detail: str, kind: str = REFUSED
-    ) -> NoReturn:
-        await context.abort(code, detail, ((REASON_KEY, kind),))
-        raise AssertionError("abort returned")
+        await abort(context, code, detail, kind)
 
     def _fail(self, error: Exception) -> None:
         log.critical("event=invariant_broken error=%s", error)
         self.failure = self.failure or error
         self.failed.set()
-
-
-def _check_version(role: str, version: int) -> str:
-    if version == PROTOCOL_VERSION:
-        return ""
-    return (
-        f"protocol version {version} of this {role}, {PROTOCOL_VERSION} of the parameter server; "
-        "use the same asyncrl release (image) in every role"
-    )
-
-
-def _same_host(context: Context) -> bool:
-    return str(context.peer()).startswith("unix:")

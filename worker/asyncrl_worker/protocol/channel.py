@@ -22,7 +22,7 @@ MAX_BATCH_BYTES = 1 << 30
 """Largest batch a learner accepts from its parameter server."""
 
 CHUNK_BYTES = 2 << 20
-"""Size of one chunk of weights; measured best between 256 KiB and 8 MiB."""
+"""Size of one chunk of weights. From 64 KiB to 4 MiB the speed is the same: copies limit it."""
 
 CONNECT_SECONDS = 60.0
 """Total time a client keeps trying to reach its peer before it gives up."""

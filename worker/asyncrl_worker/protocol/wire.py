@@ -80,6 +80,13 @@ def server_message(message: pb.ServerMessage, epoch: int) -> Ticket | Ack | Eval
     return None
 
 
+def evaluation_to_wire(evaluation: Evaluation) -> pb.Evaluation:
+    result = pb.EvaluationResult(
+        version=evaluation.version, returns=evaluation.returns, lengths=evaluation.lengths
+    )
+    return pb.Evaluation(number=evaluation.number, result=result)
+
+
 def evaluation_from_wire(message: pb.Evaluation) -> Evaluation:
     return Evaluation(
         number=message.number,

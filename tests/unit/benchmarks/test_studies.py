@@ -1,0 +1,134 @@
+"""The studies, on trials of a few thousand steps or on made-up records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
+from benchmarks.figures import FIGURES, draw
+from benchmarks.options import Options
+from benchmarks.studies import guard, pool, signature, unprotected
+from benchmarks.studies.plain import CLASSIC, PLAIN, random_skips
+from benchmarks.studies.random_skips import RandomSkips
+from benchmarks.studies.runner import run_trial
+from benchmarks.studies.summary import percent
+from benchmarks.studies.trial import ACROBOT, CARTPOLE, POINTS, Trial, make_trial
+
+
+def small(settings: tuple[str, ...], **changes: object) -> Trial:
+    task = replace(CARTPOLE, quick_steps=12_000)
+    arguments = {"lag": 2, "seed": 0, "quick": True} | changes
+    return make_trial(task, "an arm", settings, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_trial_trains_evaluates_and_repeats_itself_exactly() -> None:
+    first, second = run_trial(small(PLAIN)), run_trial(small(PLAIN))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    assert len(first["returns"]) == len(first["cosines"]) == POINTS
+    assert first["final_return"] > 8.0
+    assert first["skipped"] == first["projected"] == 0.0
+
+
+def test_the_classic_thresholds_act_and_chance_skips_about_as_often_as_it_is_told() -> None:
+    classic = run_trial(small(CLASSIC))
+    assert classic["skipped"] + classic["projected"] > 0.2
+    random = run_trial(small(PLAIN, skip_rate=0.5))
+    assert 0.2 < random["skipped"] < 0.8
+
+
+def test_random_skips_never_look_at_the_gradient() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(8))
+    parameter.grad = torch.ones(8)
+    observer = GradientAlignment([parameter], AlignmentConfig(mode="observe"))
+    control = RandomSkips(observer, 0.25, np.random.default_rng(0))
+    decisions = [control.step() for _ in range(2_000)]
+    assert 0.22 < sum(not decision.apply for decision in decisions) / 2_000 < 0.28
+    assert decisions[5].cosine == pytest.approx(1.0)
+    assert torch.equal(parameter.grad, torch.ones(8))
+
+
+def test_a_trials_name_depends_on_what_decides_its_record() -> None:
+    trial = small(PLAIN)
+    assert trial.digest == small(PLAIN).digest
+    others = [
+        small(CLASSIC),
+        small(PLAIN, lag=3),
+        small(PLAIN, seed=1),
+        small(PLAIN, skip_rate=0.1),
+    ]
+    assert len({trial.digest, *(other.digest for other in others)}) == 5
+
+
+def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
+    trials = [small(PLAIN, seed=seed) for seed in range(2)]
+    for trial in trials:
+        record = {"seed": trial.seed, "final_return": 100.0 + trial.seed}
+        (tmp_path / f"{trial.digest}.json").write_text(json.dumps(record))
+    options = Options(quick=True, partial=tmp_path)
+    assert pool.estimate(trials, options) == 0.0
+    records = pool.run_trials("a study", trials, options)
+    assert [record["final_return"] for record in records] == [100.0, 101.0]
+
+
+def test_the_imitation_skips_as_often_as_its_model_on_the_same_seed() -> None:
+    records = [{"lag": 16, "seed": seed, "skipped": 0.1 * seed} for seed in range(3)]
+    made = random_skips("chance", records, Options(quick=True))
+    assert [(trial.seed, trial.skip_rate) for trial in made] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert all(trial.lag == 16 for trial in made)
+
+
+def test_percent_counts_from_the_tasks_worst_return() -> None:
+    reference = [{"final_return": -100.0}]
+    assert percent([{"final_return": -300.0}], reference, ACROBOT) == [50.0]
+
+
+@pytest.mark.parametrize("study", [signature, guard, unprotected])
+def test_a_study_with_all_its_records_becomes_a_table_and_a_figure(
+    study: object, tmp_path: Path
+) -> None:
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    options = Options(quick=True, partial=partial)
+    planned = study.trials(options)  # type: ignore[attr-defined]
+    for trial in [*planned, *_imitations(study, planned, options)]:
+        (partial / f"{trial.digest}.json").write_text(json.dumps(_record(trial)))
+    data = json.loads(json.dumps(study.run(options)))  # type: ignore[attr-defined]
+    table = study.table(data)  # type: ignore[attr-defined]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    blocks = [block for block in table.split("\n\n") if block.startswith("|")]
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert len(rows) >= 4
+    name = study.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
+    assert name in FIGURES
+    path = draw(name, data, tmp_path)
+    assert path is not None and path.read_text().startswith("<?xml")
+
+
+def _imitations(study: object, planned: list[Trial], options: Options) -> list[Trial]:
+    if study is guard:
+        return []
+    models = [trial for trial in planned if trial.skip_rate is None and "control" in trial.manifest]
+    return random_skips("any", [_record(trial) for trial in models], options)
+
+
+def _record(trial: Trial) -> dict[str, object]:
+    return {
+        "environment": trial.task.environment,
+        "arm": trial.arm,
+        "lag": trial.lag,
+        "seed": trial.seed,
+        "final_return": 400.0 + trial.seed - trial.lag,
+        "returns": [400.0] * POINTS,
+        "cosines": [None] + [0.1 * trial.lag / 16] * (POINTS - 1),
+        "updates": 100,
+        "skipped": 0.1,
+        "projected": 0.05,
+        "seconds": 1.0,
+    }
