@@ -11,17 +11,17 @@ class Deviations(Model):
     """Calibrated thresholds, as distances from the run's own healthy mean."""
 
     low: float = option(
-        3.0,
-        "low = mean + this many standard deviations of the calibration's cosines.",
+        3.5,
+        "low = mean + this many standard deviations of the smoothed cosine.",
         unit="standard deviations",
-        ge=0,
+        gt=0,
         le=100,
     )
     high: float = option(
         5.0,
-        "high = mean + this many standard deviations of the calibration's cosines.",
+        "high = mean + this many standard deviations of the smoothed cosine.",
         unit="standard deviations",
-        ge=0,
+        gt=0,
         le=100,
     )
 
@@ -88,7 +88,7 @@ class Alignment(Model):
         "deviations). fixed: as given.",
     )
     calibration_updates: int = option(
-        50, "Updates that calibration auto measures.", unit="updates", ge=2, le=100_000
+        50, "Updates that calibration auto measures.", unit="updates", ge=8, le=100_000
     )
     deviations: Deviations = option(Deviations, "Thresholds of calibration auto.")
     memory_dtype: Literal["bfloat16", "float32"] = option(
@@ -100,7 +100,7 @@ class Alignment(Model):
         "alternate).",
     )
     smoothing: float = option(
-        0.05, "Weight of the newest cosine in the exponential moving average.", gt=0, le=1
+        0.2, "Weight of the newest cosine in the exponential moving average.", gt=0, le=1
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
