@@ -111,7 +111,7 @@ def document_with(*assignments: str) -> dict[str, Any]:
         (["spec.actors.minReplicas=1", "spec.actors.maxReplicas=2"], None),
         (["spec.learner.replicas=3"], "spec.learner.replicas"),
         (["spec.learner.replicas=3", "spec.workload.gymnasium.environments=33"], None),
-        (["spec.learner.replicas=64"], None),
+        (["spec.learner.replicas=32"], None),
         (
             ["spec.alignment.adamDamping=true", "spec.optimizer.name=sgd"],
             "spec.alignment.adamDamping",

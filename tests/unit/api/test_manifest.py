@@ -43,7 +43,7 @@ def test_a_minimal_manifest_gets_every_default() -> None:
     job = load_manifest(MINIMAL)
     assert job.name == "cartpole"
     assert job.spec.workload.gymnasium is not None
-    assert job.spec.workload.gymnasium.environments == 32
+    assert job.spec.workload.gymnasium.environments == 16
     assert job.spec.algorithm.name == "appo"
     assert job.spec.algorithm.clip == 0.4
     assert job.spec.stopping.environment_steps == 1_000_000
@@ -72,7 +72,7 @@ def test_a_run_with_a_limit_gets_no_other() -> None:
 def test_null_is_the_default_where_null_has_no_meaning_and_null_where_it_has() -> None:
     job = load_manifest(MINIMAL + "  actors:\n  optimizer: {beta1: null, maxGradientNorm: null}\n")
     assert job.spec.actors.replicas == 2
-    assert job.spec.optimizer.beta1 == 0.9
+    assert job.spec.optimizer.beta1 == 0.5
     assert job.spec.optimizer.max_gradient_norm is None
 
 

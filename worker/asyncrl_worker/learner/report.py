@@ -67,8 +67,11 @@ class Snapshot:
     ending: Ending | None = None
 
     def ended(self, ending: Ending, ledger: LedgerStatus) -> Snapshot:
-        """The same numbers with the outcome and the final ledger."""
-        return replace(self, ending=ending, ledger=ledger, time=now())
+        """The same numbers with the outcome and the final ledger; a complete run is all done."""
+        training = self.training
+        if ending.outcome == "Complete":
+            training = training.model_copy(update={"progress": 1.0})
+        return replace(self, ending=ending, training=training, ledger=ledger, time=now())
 
     def updated(
         self,

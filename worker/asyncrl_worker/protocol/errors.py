@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from asyncrl_api.reasons import Reason
+from asyncrl_worker.fault import PEER_UNAVAILABLE, TERMINATED, WRONG_CONFIGURATION, Fault
 
-class ProtocolError(Exception):
+
+class ProtocolError(Fault):
     """Base of the protocol's errors; ``str()`` is one line with cause and remedy."""
 
 
@@ -14,9 +17,15 @@ class MalformedMessage(ProtocolError):
 class ConfigurationError(ProtocolError):
     """An address, certificate or size that cannot work; retrying does not help."""
 
+    reason = Reason.INVALID_SPEC
+    exit_code = WRONG_CONFIGURATION
+
 
 class Refused(ProtocolError):
     """The peer answered and said no (protocol version, schema, role); retrying does not help."""
+
+    reason = Reason.PROTOCOL_MISMATCH
+    exit_code = WRONG_CONFIGURATION
 
 
 class HelloRequired(Refused):
@@ -24,7 +33,9 @@ class HelloRequired(Refused):
 
 
 class Fenced(ProtocolError):
-    """A newer attempt of this role has taken over; this process must end."""
+    """A newer attempt of this role has taken over; this process must end, and not come back."""
+
+    exit_code = TERMINATED
 
 
 class WeightsGone(ProtocolError):
@@ -37,6 +48,9 @@ class PeerUnavailable(ProtocolError):
     Attributes: ``peer`` (role and address), ``phase`` (what was being done), ``elapsed`` (seconds
     since it stopped answering).
     """
+
+    reason = Reason.PEER_UNAVAILABLE
+    exit_code = PEER_UNAVAILABLE
 
     def __init__(self, peer: str, phase: str, elapsed: float, detail: str = "") -> None:
         self.peer = peer
