@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from asyncrl.backends.local import LocalRun
-from asyncrl.backends.poller import fetch_report
+from asyncrl.backends.poller import endpoint_of, fetch_report, get
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.run_folder import RunFolder
-from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, LearnerReport
 from asyncrl_worker.telemetry import read_rows
@@ -131,9 +130,21 @@ class Folder(RunFolder):
         document: Document = json.loads(self.endpoint(process).read_text())
         return document
 
-    def kill(self, process: str, number: int = signal.SIGKILL) -> None:
+    def signal(self, process: str, number: int) -> None:
         """Send a signal to one process of the run."""
         os.kill(self.pid(process), number)
+
+    def metrics_of(self, process: str) -> dict[str, float]:
+        """The Prometheus metrics of a process, by name with labels; empty while it is away."""
+        address = endpoint_of(self, process)
+        if address is None:
+            return {}
+        try:
+            lines = get(address, "/metrics")[1].decode().splitlines()
+        except OSError:
+            return {}
+        samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
 
     def learner(self) -> LearnerReport | None:
         """The learner's answer to /report."""
@@ -336,8 +347,3 @@ class Command:
             return found
 
         return until(look, what)
-
-
-def load(path: Path) -> AsyncRLJob:
-    """A manifest of the project."""
-    return load_manifest(path)

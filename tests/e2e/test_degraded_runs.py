@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from asyncrl.backends.poller import endpoint_of, get
 from asyncrl_api.status import JobStatus
 
 from e2e.harness import Command, Document, SupervisedRun, gated_document, job_document
@@ -32,11 +31,8 @@ def stable(status: JobStatus) -> tuple[str, str]:
 
 def actions(run: SupervisedRun, kind: str) -> float:
     """What the learner's metrics say about actions of one kind."""
-    address = endpoint_of(run.folder, "learner-0")
-    assert address is not None
-    wanted = f'asyncrl_learner_stability_actions_total{{action="{kind}"}} '
-    lines = get(address, "/metrics")[1].decode().splitlines()
-    return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+    name = f'asyncrl_learner_stability_actions_total{{action="{kind}"}}'
+    return run.folder.metrics_of("learner-0").get(name, 0.0)
 
 
 def test_warn_only_says_so(tmp_path: Path) -> None:

@@ -59,18 +59,26 @@ def assert_fails(command: Command, reason: str, *words: str) -> str:
         ("constructor", ("raised while it was made: RuntimeError: no licence",)),
     ],
 )
-def test_an_environment_that_misbehaves(
-    fault: str, words: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_an_environment_that_misbehaves(fault: str, words: tuple[str, ...], tmp_path: Path) -> None:
     with Command(job_document(workload=faulty(fault)), tmp_path / "run") as command:
         assert_fails(command, "EnvironmentFailed", f"{FIELD}.id: ", *words, "; correct the ")
 
 
 def test_an_environment_that_hangs(tmp_path: Path) -> None:
-    document = job_document(workload=faulty("hang"), runPolicy={"stallTimeoutSeconds": 10})
-    with Command(document, tmp_path / "run") as command:
-        words = ("has not returned from step", "raise spec.runPolicy.stallTimeoutSeconds")
-        assert_fails(command, "EnvironmentFailed", f"{FIELD}.id: 'Faulty-v0'", *words)
+    """In a step while the run goes on, or already in the first reset."""
+    with contextlib.ExitStack() as stack:
+        for at, where in ((30, "step 30"), (0, "a reset")):
+            document = job_document(
+                workload=faulty("hang", at), runPolicy={"stallTimeoutSeconds": 15}
+            )
+            command = stack.enter_context(Command(document, tmp_path / f"at-{at}"))
+            stack.callback(
+                assert_fails,
+                command,
+                "EnvironmentFailed",
+                f"{FIELD}.id: 'Faulty-v0' has not returned from {where} of environment 0 for 15 s",
+                "raise spec.runPolicy.stallTimeoutSeconds",
+            )
 
 
 def test_an_environment_that_does_not_exist(tmp_path: Path) -> None:

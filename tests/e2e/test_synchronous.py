@@ -117,15 +117,15 @@ def test_kill_9_and_resume_change_nothing(tmp_path: Path) -> None:
     with Command(LONG, path, "--quiet") as command:
         folder = command.folder
         command.until(lambda: folder.newest_checkpoint() >= 50, "a checkpoint")
-        folder.kill("learner-0")
+        folder.signal("learner-0", signal.SIGKILL)
         command.until(lambda: folder.attempt("learner-0") == 1, "the learner is back")
         first = resumed_versions(folder)
         command.until(lambda: folder.newest_checkpoint() > first[-1], "the next checkpoint")
         # Held still, lest it writes a last checkpoint when its supervisor is gone.
-        folder.kill("learner-0", signal.SIGSTOP)
+        folder.signal("learner-0", signal.SIGSTOP)
         command.process.kill()
         command.process.wait()
-        folder.kill("learner-0")
+        folder.signal("learner-0", signal.SIGKILL)
         last = folder.newest_checkpoint()
         until(lambda: not any(map(is_alive, folder.pids().values())), "every role is gone")
     with Command(LONG, path, "--quiet", "--resume") as command:

@@ -1,0 +1,35 @@
+"""The examples learn, with their defaults, in the real process layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e.harness import TESTS, Document, SupervisedRun
+
+EXAMPLES = TESTS.parent / "examples"
+
+
+def example(name: str) -> Document:
+    """The manifest of an example."""
+    document: Document = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    return document
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(("name", "target"), [("cartpole", 475), ("pendulum", -200)])
+def test_an_example_reaches_its_target(name: str, target: int, tmp_path: Path) -> None:
+    document = example(name)
+    assert document["spec"]["stopping"]["targetReturn"] == target
+    with SupervisedRun(document, tmp_path / name) as run:
+        outcome = run.end(seconds=240)
+    assert (outcome.phase, outcome.reason) == ("Complete", "TargetReturnReached")
+    status = run.now()
+    assert status.training is not None
+    assert (status.training.evaluation_return or 0.0) >= target
+    assert status.alignment is not None
+    touched = (status.alignment.projected_fraction or 0) + (status.alignment.skipped_fraction or 0)
+    assert touched < 0.05, "the guard leaves a healthy run alone"
+    assert max(row["stalenessMax"] for row in run.folder.rows()) <= 4
