@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from e2e.harness import Document, SupervisedRun, gated_document, merged
 
 

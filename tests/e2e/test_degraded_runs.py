@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from asyncrl_api.status import JobStatus
-
 from e2e.harness import Command, Document, SupervisedRun, gated_document, job_document
+
+from asyncrl_api.status import JobStatus
 
 HAIR_TRIGGERS = {
     "enterUpdates": 2,

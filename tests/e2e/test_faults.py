@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from e2e.harness import Command, gated_document, is_alive, job_document
 
 FIELD = "spec.workload.gymnasium"

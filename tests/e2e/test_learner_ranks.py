@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from e2e.harness import SupervisedRun, gated_document, job_document, make_job
 from e2e.plain_loop import LayeredUpdate, train
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from e2e.harness import TESTS, Document, SupervisedRun
 
 EXAMPLES = TESTS.parent / "examples"
