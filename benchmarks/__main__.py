@@ -47,6 +47,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     unknown = [name for name in arguments.names if name not in names]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}; there are {', '.join(names)}")
+    if arguments.render and arguments.quick:
+        parser.error("--render --quick: a smoke test's numbers are not for the documentation")
     if arguments.processes < 1 or (arguments.repeats is not None and arguments.repeats < 1):
         parser.error("--processes and --repeats: less than 1; use 1 or more")
     return arguments

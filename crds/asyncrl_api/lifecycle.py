@@ -57,7 +57,7 @@ class Checkpoint(Model):
     """When the learner saves all that it needs to resume; also at the end and on SIGTERM."""
 
     interval_versions: int | None = option(
-        500,
+        200,
         "Save every so many policy versions; null for off.",
         unit="policy versions",
         ge=1,

@@ -28,7 +28,7 @@ from asyncrl_worker.telemetry import read_rows
 
 TESTS = Path(__file__).parent.parent
 PATIENCE = 120.0
-"""Seconds for anything to happen: a start takes five on two idle cores and far more on busy ones."""
+"""Seconds for anything to happen: a start takes three on idle cores and far more on busy ones."""
 
 Document = dict[str, Any]
 Found = TypeVar("Found")

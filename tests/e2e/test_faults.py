@@ -1,4 +1,4 @@
-"""What users' environments, disks and ports do to a run: one line with cause and remedy, and an end."""
+"""Broken environments, full disks, taken ports: one line with cause and remedy, and an end."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_file_that_does_not_fit(
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """Nothing fits any more: not the checkpoint, nor the status."""
+    """The checkpoints fill it; whatever can still be written says so."""
     document = gated_document(
         tmp_path / "gate",
         network=LARGE,
@@ -142,6 +142,9 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         assert str(disk) in line
         assert "No space left on device" in line or "File too large" in line
         assert "free space" in line
+        status = command.folder.read_status()
+        assert status is not None
+        assert (status.phase, status.reason) == ("Failed", "DiskFull")
 
 
 @contextlib.contextmanager
@@ -157,10 +160,10 @@ def limited_files(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(path: Path) -> Iterator[None]:
-    """A file system of half a MiB; where mounting is not allowed, files of 2 KiB instead."""
+    """A file system of half a MiB; where mounting is not allowed, files of 64 KiB instead."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        with limited_files(2 << 10):
+        with limited_files(64 << 10):
             yield
         return
     try:

@@ -32,18 +32,19 @@ def test_an_actor_and_the_parameter_server_are_replaced_beside_the_learner(
         assert report.ledger.dropped == {"actor_lost": 1}
         assert (folder.pid("actor-1"), folder.pid("learner-0")) == (survivor, learner)
 
+        folder.signal("actor-0", signal.SIGSTOP)
+        run.until(lambda: waits_for_one_actor(folder), "everybody waits for actor 0 again")
+        stopped_at = folder.version()
         run.kill("parameter-server-0")
-        before = folder.learner()
-        assert before is not None
+        folder.signal("actor-0", signal.SIGCONT)
         run.until_attempt("parameter-server-0", 1)
-        run.until_version((before.training.policy_version or 0) + 20)
+        run.until_version(stopped_at + 20)
         after = folder.learner()
         assert after is not None
-        # It holds at most (2 + 1) batches of two, and an actor may deliver one that it granted.
+        # One fragment was in flight and five were queued, of which the learner may not know yet.
         lost = dict(after.ledger.dropped)
         assert lost.pop("actor_lost") == 1
         assert 0 < lost.pop("parameter_server_restart") <= (2 + 1) * 2
-        assert lost.pop("epoch", 0) <= 2
         assert lost == {}
         assert (folder.pid("actor-1"), folder.pid("learner-0")) == (survivor, learner)
 

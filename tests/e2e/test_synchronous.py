@@ -94,14 +94,16 @@ def test_injected_staleness_is_the_loop_with_old_weights(tmp_path: Path) -> None
     )
     folder = complete(document, tmp_path / "run")
     loop = SingleProcess(make_job(document))
-    results = [update.result for update in loop.updates()]
+    versions, results = [], []
+    for update in loop.updates():
+        results.append(update.result)
+        versions.append(update.result.version - (update.result.outcome == "trained"))
     assert_same(network_tensors(loop.step.policy, loop.step.value), folder.tensors(60))
     assert recorded(folder) == written([(r.policy_loss, r.value_loss) for r in results])
     assert {result.outcome for result in results} == {"trained", "skipped"}
 
     rows = folder.rows()
-    trained = [row["policyVersion"] - (r.outcome == "trained") for row, r in zip(rows, results)]
-    late = [min(version, 4) for version in trained]
+    late = [min(trained_at, 4) for trained_at in versions]
     assert [row["stalenessMean"] for row in rows] == late
     assert [row["stalenessMax"] for row in rows] == late
 
@@ -141,35 +143,41 @@ def test_kill_9_and_resume_change_nothing(tmp_path: Path) -> None:
 def test_signals_end_after_a_checkpoint_that_resumes(tmp_path: Path) -> None:
     """SIGTERM, then SIGINT. Each adds one thing to the run: new episodes at its checkpoint."""
     path = tmp_path / "run"
-    stops: list[int] = []
-    for number, resume in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
-        with Command(LONG, path, *resume) as command:
-            folder = command.folder
-            wanted = stops[-1] + 20 if stops else 60
-            command.until(lambda: folder.version() >= wanted, "some versions")
-            asked = time.monotonic()
-            command.process.send_signal(number)
-            code, out, err = command.end()
-            assert time.monotonic() - asked < 30, "the grace period"
-        assert (code, err) == (130, "")
-        assert "--resume" in out
-        status = folder.read_status()
-        assert status is not None
-        assert (status.phase, status.reason) == ("Suspended", "Interrupted")
-        assert status.message == "interrupted after its checkpoint"
-        assert status.checkpoint is not None
-        assert not any(map(is_alive, folder.pids().values()))
-        stops.append(folder.newest_checkpoint())
-        assert status.checkpoint.version == stops[-1]
-        assert wanted <= stops[-1] < 500
+    with Command(LONG, path) as command:
+        first = interrupt(command, signal.SIGTERM, at_version=60)
+    with Command(LONG, path, "--resume") as command:
+        second = interrupt(command, signal.SIGINT, at_version=first + 20)
     with Command(LONG, path, "--quiet", "--resume") as command:
         assert command.end()[0] == 0
-    assert resumed_versions(folder) == stops
+    folder = command.folder
+    assert resumed_versions(folder) == [first, second]
 
-    resets = {*range(50, 500, 50), *stops}
+    resets = {*range(50, 500, 50), first, second}
     update, losses = train(make_job(LONG), LayeredUpdate, resets=resets)
     assert_same(update.parameters(), folder.tensors(500))
     assert recorded(folder) == written(losses)
+
+
+def interrupt(command: Command, number: int, *, at_version: int) -> int:
+    """Send the signal once that version is there; the version of the checkpoint that follows."""
+    folder = command.folder
+    command.until(lambda: folder.version() >= at_version, f"version {at_version}")
+    asked = time.monotonic()
+    command.process.send_signal(number)
+    code, out, err = command.end()
+    assert time.monotonic() - asked < 30, "the grace period"
+    assert (code, err) == (130, "")
+    assert "--resume" in out
+    status = folder.read_status()
+    assert status is not None
+    assert (status.phase, status.reason) == ("Suspended", "Interrupted")
+    assert status.message == "interrupted after its checkpoint"
+    assert status.checkpoint is not None
+    assert not any(map(is_alive, folder.pids().values()))
+    version = folder.newest_checkpoint()
+    assert status.checkpoint.version == version
+    assert at_version <= version < 500
+    return version
 
 
 def resumed_versions(folder: Folder) -> list[int]:

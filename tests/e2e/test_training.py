@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from e2e.harness import TESTS, Document, SupervisedRun
+
+from asyncrl_api.manifest import read_document
 
 EXAMPLES = TESTS.parent / "examples"
 
 
 def example(name: str) -> Document:
     """The manifest of an example."""
-    document: Document = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    return document
+    return read_document(EXAMPLES / f"{name}.yaml")
 
 
 @pytest.mark.training
@@ -30,5 +30,5 @@ def test_an_example_reaches_its_target(name: str, target: int, tmp_path: Path) -
     assert (status.training.evaluation_return or 0.0) >= target
     assert status.alignment is not None
     touched = (status.alignment.projected_fraction or 0) + (status.alignment.skipped_fraction or 0)
-    assert touched < 0.05, "the guard leaves a healthy run alone"
+    assert touched <= 0.02, "the guard leaves a healthy run alone, but for a stray update or two"
     assert max(row["stalenessMax"] for row in run.folder.rows()) <= 4

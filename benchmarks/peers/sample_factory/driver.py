@@ -48,14 +48,20 @@ OPTIONS = {
 
 
 class Counter(AlgoObserver):
-    """Samples (time, environment steps trained) after every training iteration."""
+    """Samples (time, environment steps trained) after every training iteration; ends the run.
 
-    def __init__(self):
+    The library's own --train_for_seconds has no effect in 2.1.1: nothing counts its seconds.
+    """
+
+    def __init__(self, seconds):
+        self.seconds = seconds
         self.samples = []
         self.lag = []
 
     def on_training_step(self, runner, training_iteration_since_resume):
         self.samples.append((time.time(), runner.env_steps.get(0, 0)))
+        if self.samples[-1][0] - self.samples[0][0] >= self.seconds:
+            runner.cfg.train_for_env_steps = 0  # it stops after this iteration
         average = runner.policy_lag[0].get("version_diff_avg")
         if average is not None:
             self.lag.append(float(average))
@@ -70,7 +76,6 @@ def throughput(arguments, folder):
     options = OPTIONS | {
         "env": arguments.environment,
         "seed": arguments.seed,
-        "train_for_seconds": int(arguments.seconds),
         "train_for_env_steps": 10**9,
         "train_dir": folder,
         "experiment": "throughput",
@@ -79,7 +84,7 @@ def throughput(arguments, folder):
     words += ["--encoder_mlp_layers", "64", "64"]
     parser, _ = parse_sf_args(words)
     _, runner = make_runner(parse_full_cfg(parser, words))
-    counter = Counter()
+    counter = Counter(arguments.seconds)
     runner.register_observer(counter)
     status = runner.init()
     if status == ExperimentStatus.SUCCESS:

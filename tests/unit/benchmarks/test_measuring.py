@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import results, throughput, time_to_return
+from benchmarks.__main__ import parse
 from benchmarks.bootstrap import mean_interval
 from benchmarks.document import DOCUMENT, fill
 from benchmarks.index import BENCHMARKS
@@ -150,3 +151,11 @@ def test_every_benchmark_says_how_long_it_takes(tmp_path: Path) -> None:
         options = Options(quick=quick, partial=tmp_path)
         seconds = [benchmark.estimate(options) for benchmark in BENCHMARKS]
         assert all(math.isfinite(value) and value > 0 for value in seconds)
+
+
+def test_the_numbers_of_a_smoke_test_stay_out_of_the_documentation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--render", "--quick"])
+    assert "--render --quick" in capsys.readouterr().err

@@ -24,6 +24,36 @@ from asyncrl_worker.policies.layout import PolicyLayout
 ENVIRONMENTS = 6
 FRAGMENT_LENGTH = 12
 
+PINNED: dict[str, Any] = {
+    "algorithm.fragmentLength": FRAGMENT_LENGTH,
+    "algorithm.fragmentsPerBatch": 2,
+    "algorithm.discount": 0.99,
+    "algorithm.gaeLambda": 0.95,
+    "algorithm.traceLambda": 1.0,
+    "algorithm.clip": 0.4,
+    "algorithm.entropyCoefficient": 0.01,
+    "algorithm.normalizeAdvantages": True,
+    "algorithm.normalizeObservations": True,
+    "algorithm.normalizeValues": True,
+    "alignment.mode": "control",
+    "alignment.calibration": "auto",
+    "compensation.momentumLaw": True,
+    "compensation.klFeedback.mode": "fixed",
+    "compensation.klFeedback.coefficient": 0.1,
+    "compensation.stepSize": "constant",
+    "compensation.displacementProjection": 0.0,
+    "network.hiddenSizes": [16, 16],
+    "network.activation": "tanh",
+    "optimizer.name": "adam",
+    "optimizer.learningRate": 5e-3,
+    "optimizer.valueLearningRate": None,
+    "optimizer.beta1": 0.9,
+    "optimizer.beta2": 0.99,
+    "optimizer.maxGradientNorm": 0.5,
+    "optimizer.schedule": "constant",
+}
+"""What the tests rest on, whatever the defaults become."""
+
 BARE: dict[str, Any] = {
     "alignment.mode": "off",
     "compensation.momentumLaw": False,
@@ -40,10 +70,8 @@ def make_spec(
     """A small job; `settings` by dotted path, as `--set` takes them."""
     document: dict[str, Any] = {
         "workload": {"gymnasium": {"id": environment, "environments": ENVIRONMENTS}},
-        "algorithm": {"fragmentLength": FRAGMENT_LENGTH, "fragmentsPerBatch": 2},
-        "network": {"hiddenSizes": [16, 16]},
     }
-    for path, value in (settings or {}).items():
+    for path, value in (PINNED | dict(settings or {})).items():
         *parents, name = path.split(".")
         section = document
         for parent in parents:

@@ -116,7 +116,7 @@ def reference_gae(e: Episodes, discount: float, gae_lambda: float) -> Floats:
     return advantages
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     e=episodes(),
     discount=st.sampled_from([0.0, 0.9, 0.99, 1.0]),
@@ -139,7 +139,7 @@ def test_vtrace_is_the_sum_of_the_paper_within_every_episode(
     np.testing.assert_allclose(found.advantages.numpy()[e.valid], advantages[e.valid], atol=2e-4)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(
     e=episodes(),
     discount=st.sampled_from([0.0, 0.9, 1.0]),
@@ -155,7 +155,7 @@ def test_gae_is_the_sum_of_the_paper_within_every_episode(
     np.testing.assert_allclose(found.values.numpy()[e.valid], targets[e.valid], atol=1e-4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(e=episodes(), fill=st.sampled_from([-1e3, 7.0]))
 def test_nothing_of_an_automatic_reset_reaches_a_valid_step(e: Episodes, fill: float) -> None:
     def valid_results() -> Floats:

@@ -222,8 +222,12 @@ class TrainingLoop:
         return None
 
     def _await_last_evaluation(self, ending: Ending | None) -> None:
-        """The return that a complete run reports is that of its last version, or of its target."""
-        if ending is None or ending.outcome != "Complete":
+        """The return that a complete run reports is that of its last version.
+
+        Where it reached its target, it is the one that did; a later one may be on its way.
+        """
+        by_target = ending is not None and ending.reason == Reason.TARGET_RETURN_REACHED
+        if ending is None or ending.outcome != "Complete" or by_target:
             return
         deadline = self._clock() + FINAL_EVALUATION_SECONDS
         while self._evaluation_requested > self._evaluated and not self._stop.requested:

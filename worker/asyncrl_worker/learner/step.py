@@ -157,7 +157,11 @@ class LearnerStep:
         limit = self.spec.optimizer.max_gradient_norm or math.inf
         clipped_norm = float(clip_grad_norm_(self.policy_parameters, limit))
         value_norm = float(clip_grad_norm_(self.value_parameters, limit))
-        finite = decision.reason != "non-finite" and math.isfinite(clipped_norm + value_norm)
+        # The losses too: clip and minimum turn the gradient of a ratio that is NaN into 0.
+        losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
+        finite = decision.reason != "non-finite" and all(
+            math.isfinite(number) for number in (*losses, clipped_norm, value_norm)
+        )
         rate, beta1 = self._steer(decision, staleness.mean, importance, progress)
         removed = 0.0
         if finite and (decision.apply or self.spec.alignment.scope == "policy"):
@@ -172,7 +176,6 @@ class LearnerStep:
         if finite:
             self.kl_feedback.observe(importance.kl)
         self.updates += 1
-        losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
         return UpdateResult(
             outcome=_outcome(finite, decision),
             version=self.version,
