@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,8 +47,8 @@ class Exchange(Protocol):
         """Publish the new version, if any, then say what became of the batch."""
         ...
 
-    def flush(self) -> None:
-        """Return when everything settled so far has reached the parameter server."""
+    def flush(self, patience: float = math.inf) -> None:
+        """Return when what was settled has reached the parameter server, or after `patience`."""
         ...
 
     def close(self) -> None:
@@ -68,7 +70,7 @@ class LockstepExchange:
         """As Exchange."""
         _send(self._client, settlement)
 
-    def flush(self) -> None:
+    def flush(self, patience: float = math.inf) -> None:
         """Nothing is ever on its way."""
 
     def close(self) -> None:
@@ -118,10 +120,11 @@ class OverlappedExchange:
             except queue.Full:
                 continue
 
-    def flush(self) -> None:
+    def flush(self, patience: float = math.inf) -> None:
         """As Exchange."""
+        limit = time.monotonic() + patience
         with self._outbox.all_tasks_done:
-            while self._outbox.unfinished_tasks:
+            while self._outbox.unfinished_tasks and time.monotonic() < limit:
                 self._raise()
                 self._outbox.all_tasks_done.wait(WAIT_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from statistics import fmean
@@ -25,10 +26,11 @@ from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.learner.progress import EvaluationScore
 from asyncrl_worker.learner.report import Ending, Snapshot
 from asyncrl_worker.learner.step import LearnerStep, UpdateResult
+from asyncrl_worker.protocol.errors import ProtocolError
 from asyncrl_worker.protocol.learner_client import BatchMessage, LearnerClient
 from asyncrl_worker.protocol.tensors import decode
 from asyncrl_worker.role import Stop
-from asyncrl_worker.stability import Action, Response, StabilityJudge
+from asyncrl_worker.stability import Action, Judgement, Response, StabilityJudge
 from asyncrl_worker.staleness import StalenessPolicy
 from asyncrl_worker.telemetry import Telemetry
 
@@ -80,6 +82,7 @@ class TrainingLoop:
         self._checkpoint = memory.checkpoint
         self._counts = memory.alignment
         self._evaluation_requested = -1
+        self._newest: tuple[UpdateResult, Judgement] | None = None
         self.progressed_at = clock()
         self.snapshot = Snapshot(
             attempt=attempt,
@@ -104,12 +107,21 @@ class TrainingLoop:
                 self._metrics.wait_seconds.observe(self._clock() - waited_from)
                 ending = self._train(message) or self._finished()
         self._fellows.dismiss()
-        self._exchange.flush()
+        if ending is None:
+            # The roles of a pod get SIGTERM together: the peer may be gone.
+            self._save_checkpoint(
+                patience=self._spec.run_policy.termination_grace_period_seconds / 4
+            )
+            return None
         self._await_last_evaluation(ending)
+        self.snapshot = self.snapshot.updated(
+            training=report.training_status(self._memory.progress)
+        )
+        if self._newest is not None:
+            self._record(*self._newest)  # again, for the evaluation that came after it
         self._save_checkpoint()
-        if ending is not None:
-            self._client.finish()
-            self.snapshot = self.snapshot.ended(ending, report.ledger_status(self._client.ledger))
+        self._client.finish()
+        self.snapshot = self.snapshot.ended(ending, report.ledger_status(self._client.ledger))
         return ending
 
     def _train(self, message: BatchMessage) -> Ending | None:
@@ -117,7 +129,8 @@ class TrainingLoop:
         progress = self._memory.progress
         fragments = [self._decode(data) for data in message.fragments]
         batch = collate(fragments)
-        self._policy.check(self._step.version - int(batch.policy_versions.min()))
+        for policy_version in (batch.policy_versions.min(), batch.policy_versions.max()):
+            self._policy.check(self._step.version - int(policy_version))
         fraction = progress.scheduled_fraction
         self._fellows.share(batch, fraction)
         result = self._step.update(self._fellows.part(batch), progress=fraction)
@@ -142,19 +155,19 @@ class TrainingLoop:
             ledger=report.ledger_status(self._client.ledger),
             checkpoint=self._checkpoint,
         )
-        self._telemetry.write(
-            report.telemetry_row(
-                self.snapshot,
-                result,
-                judgement,
-                elapsed=progress.elapsed,
-                score=progress.evaluation,
-            )
-        )
+        self._newest = (result, judgement)
+        self._record(result, judgement)
         if due:
             self._save_checkpoint()
         self.progressed_at = self._clock()
         return self._act(action)
+
+    def _record(self, result: UpdateResult, judgement: Judgement) -> None:
+        progress = self._memory.progress
+        row = report.telemetry_row(
+            self.snapshot, result, judgement, elapsed=progress.elapsed, score=progress.evaluation
+        )
+        self._telemetry.write(row)
 
     def _decode(self, data: bytes) -> Fragment:
         algorithm, gymnasium = self._spec.algorithm, self._spec.workload.gymnasium
@@ -221,13 +234,13 @@ class TrainingLoop:
                 return Ending("Failed", Reason.STABILITY_FAILED.value, action.message)
         return None
 
-    def _await_last_evaluation(self, ending: Ending | None) -> None:
+    def _await_last_evaluation(self, ending: Ending) -> None:
         """The return that a complete run reports is that of its last version.
 
         Where it reached its target, it is the one that did; a later one may be on its way.
         """
-        by_target = ending is not None and ending.reason == Reason.TARGET_RETURN_REACHED
-        if ending is None or ending.outcome != "Complete" or by_target:
+        self._exchange.flush()
+        if ending.outcome != "Complete" or ending.reason == Reason.TARGET_RETURN_REACHED:
             return
         deadline = self._clock() + FINAL_EVALUATION_SECONDS
         while self._evaluation_requested > self._evaluated and not self._stop.requested:
@@ -235,8 +248,6 @@ class TrainingLoop:
                 log.warning("event=final_evaluation_missed version=%d", self._evaluation_requested)
                 return
             self._take_evaluations(timeout=1.0)
-        training = report.training_status(self._memory.progress)
-        self.snapshot = self.snapshot.updated(training=training)
 
     @property
     def _evaluated(self) -> int:
@@ -250,11 +261,17 @@ class TrainingLoop:
         by_time = seconds is not None and self._clock() - self._checkpoint_at >= seconds
         return by_version or by_time
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self, patience: float = math.inf) -> None:
+        """Write a checkpoint of this version, unless there is one; wait `patience` for the peer."""
         if self._checkpoint.version == self._step.version:
             return
         # What a resumed run goes on from, ledger and metrics included, is complete up to here.
-        self._exchange.flush()
+        try:
+            self._exchange.flush(patience)
+        except ProtocolError as error:
+            if math.isinf(patience):
+                raise
+            log.warning("event=settlement_lost error=%s", error)
         self._telemetry.flush()
         path = self._memory.save(self._checkpoints, ledger=self._client.ledger)
         self._checkpoint_at = self._clock()
