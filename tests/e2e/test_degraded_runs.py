@@ -57,18 +57,17 @@ def test_pace_lowers_the_bound_of_staleness(tmp_path: Path) -> None:
     document = gated_document(gate, stability=degraded("pace"), staleness={"max": 8})
     with SupervisedRun(document, tmp_path / "run") as run:
         run.until(lambda: paced(run) <= 4, "a lower bound")
-        assert actions(run, "Pace") >= 1
+        run.until(lambda: actions(run, "Pace"), "the action is counted")
         run.advances(40)
         gate.touch()
         assert run.end().phase == "Complete"
     rows = run.folder.rows()
     bounds = [row["stalenessBound"] for row in rows]
     assert bounds[0] == 8
-    assert bounds[-1] <= 4
-    assert run.now().staleness is not None
-    settled = [row for row in rows if row["update"] > rows[-1]["update"] - 20]
-    bound = max(row["stalenessBound"] for row in settled)
-    assert max(row["stalenessMax"] for row in settled) <= bound, "admission follows"
+    assert min(bounds) <= 4
+    # The learner may hold four batches, made when the bound was another.
+    for index, row in enumerate(rows):
+        assert row["stalenessMax"] <= max(bounds[max(0, index - 4) : index + 1]), row
 
 
 def paced(run: SupervisedRun) -> int:

@@ -350,6 +350,7 @@ def test_everybody_survives_a_restart_of_the_parameter_server(address: str) -> N
     with LiveServer(address, policy()) as first:
         client.hello()
         client.publish(0, BLOB)
+        client.pace(3)
         stream.__enter__()
         for _ in range(3):
             assert deliver(stream, ticket(stream)).accepted
@@ -362,6 +363,7 @@ def test_everybody_survives_a_restart_of_the_parameter_server(address: str) -> N
         restored = second.look(lambda state: state.ledger.copy())
         assert (restored.trained, restored.produced) == (2, before.produced)
         assert restored.dropped == {"parameter_server_restart": 2}
+        assert second.look(lambda state: state.eta) == 3, "the pace is asked for again"
         # The weights came back without being asked for, and the actor works again.
         refetched = stream.receive(DEADLINE)
         assert isinstance(refetched, Ticket) and refetched.epoch != stale.epoch

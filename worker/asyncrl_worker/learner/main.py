@@ -95,6 +95,8 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
         client.publish(
             step.version, save(step.weights()), reset_environments=exact and step.version > 0
         )
+        if response.staleness_bound < policy.bound:
+            client.pace(response.staleness_bound)
         exchange: Exchange = LockstepExchange(client) if exact else OverlappedExchange(client)
         loop = TrainingLoop(
             spec,

@@ -158,7 +158,7 @@ class BoundedSchedule:
         waiting = list(self._waiting.values())
         stale: list[Queued] = []
         if self._policy.on_stale == "drop":
-            oldest = version - self._policy.maximum
+            oldest = version - self._eta
             stale = [queued for queued in waiting if queued.arrival.oldest < oldest]
             waiting = [queued for queued in waiting if queued.arrival.oldest >= oldest]
         else:

@@ -141,6 +141,7 @@ class LearnerClient:
         self._held: dict[int, pb.HeldBatch] = {}
         self._evaluations: list[Evaluation] = []
         self._evaluations_seen = 0
+        self._eta: int | None = None
         self._epoch = 0
 
     def __enter__(self) -> Self:
@@ -229,10 +230,13 @@ class LearnerClient:
             self._note(reply.ledger)
 
     def pace(self, eta: int) -> int:
-        """Asks for an effective staleness bound of `eta`; returns the one in effect."""
-        request = pb.PaceRequest(attempt=self._attempt, eta=eta)
-        reply = self._call("pacing", lambda: self._stub.Pace(request, timeout=CALL_SECONDS))
-        return int(reply.eta)
+        """Asks for an effective staleness bound of `eta`; returns the one in effect.
+
+        A restarted parameter server is asked again.
+        """
+        with self._lock:
+            self._eta = eta
+        return int(self._call("pacing", lambda: self._pace(eta)).eta)
 
     def finish(self) -> Ledger:
         """Ends the run: actors drain, the parameter server exits. Returns the final ledger."""
@@ -303,6 +307,11 @@ class LearnerClient:
         with self._lock:
             self._note(reply.ledger)
 
+    def _pace(self, eta: int) -> pb.PaceReply:
+        request = pb.PaceRequest(attempt=self._attempt, eta=eta)
+        reply: pb.PaceReply = self._stub.Pace(request, timeout=CALL_SECONDS)
+        return reply
+
     def _call(self, phase: str, call: Callable[[], Reply]) -> Reply:
         """Runs `call`, introducing the learner first where that is needed, until it succeeds."""
         retry: Retry | None = None
@@ -358,6 +367,9 @@ class LearnerClient:
             with self._lock:
                 self._ledger = ledger_from_wire(reply.ledger)
                 self._evaluations_seen = 0
+                eta = self._eta
+            if eta is not None:
+                self._pace(eta)
             # Published before any other thread may ask for a batch of it.
             if reply.weights_wanted and newest is not None and newest.version == version:
                 self._publish(newest)
