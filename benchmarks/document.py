@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.figures import FIGURES
 from benchmarks.index import BENCHMARKS, Benchmark
 from benchmarks.results import Result, load
 
@@ -12,17 +13,18 @@ IMAGES = Path(__file__).parent.parent / "images"
 
 
 def section(benchmark: Benchmark, result: Result | None) -> str:
-    """The table of one benchmark with its target, command and circumstances."""
+    """The table of one benchmark with its target, command, circumstances and figure."""
     head = f"Must reach: {benchmark.target}.\n"
     if result is None:
         return f"{head}\nNot measured yet: `python -m benchmarks {benchmark.name}`."
     machine = result.machine
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    figure = f"\n\n![{benchmark.title}](../images/{benchmark.name}.svg)"
     return (
         f"{head}\n{benchmark.table(result.data)}\n\n"
         f"`{result.command}`, {result.seconds / 60:.0f} min, {machine['time'][:10]}, "
         f"{machine['processor']}, {machine['cores']} cores, load before the end "
-        f"{machine['load']}; {versions}."
+        f"{machine['load']}; {versions}.{figure if benchmark.name in FIGURES else ''}"
     )
 
 

@@ -18,6 +18,7 @@ def test_an_actor_and_the_parameter_server_are_replaced_beside_the_learner(
     with SupervisedRun(document, tmp_path / "run") as run:
         folder = run.folder
         run.until_version(20)
+        run.until(lambda: connected(folder) == 2, "both actors are connected")
         learner, survivor = folder.pid("learner-0"), folder.pid("actor-1")
 
         folder.signal("actor-0", signal.SIGSTOP)
@@ -32,6 +33,7 @@ def test_an_actor_and_the_parameter_server_are_replaced_beside_the_learner(
         assert report.ledger.dropped == {"actor_lost": 1}
         assert (folder.pid("actor-1"), folder.pid("learner-0")) == (survivor, learner)
 
+        run.until(lambda: connected(folder) == 2, "actor 0 is connected again")
         folder.signal("actor-0", signal.SIGSTOP)
         run.until(lambda: waits_for_one_actor(folder), "everybody waits for actor 0 again")
         stopped_at = folder.version()
@@ -59,6 +61,12 @@ def test_an_actor_and_the_parameter_server_are_replaced_beside_the_learner(
         "learner": 0,
         "parameterServer": 1,
     }
+
+
+def connected(folder: Folder) -> float:
+    """Actors that the parameter server has a connection to."""
+    metrics = folder.metrics_of("parameter-server-0")
+    return metrics.get("asyncrl_parameter_server_actors_connected", 0)
 
 
 def waits_for_one_actor(folder: Folder) -> bool:
