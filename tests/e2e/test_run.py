@@ -74,6 +74,6 @@ def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         pids = folder.pids()
         assert len(pids) == 4
         command.process.send_signal(signal.SIGKILL)
-        until(lambda: not any(map(is_alive, pids.values())), "the roles end by themselves", 30)
+        until(lambda: not any(map(is_alive, pids.values())), "the roles end by themselves", 40)
     assert folder.newest_checkpoint() >= 10, "the learner's last act is a checkpoint"
     assert not folder.in_use()

@@ -113,7 +113,7 @@ def run_role(role: str, main: RoleMain, argv: Sequence[str] | None = None) -> in
         arguments = _arguments(role, namespace)
         stop = Stop()
         _install_signals(stop)
-        _watch_parent(stop)
+        _watch_parent(stop, arguments.job.spec.run_policy.termination_grace_period_seconds)
         return main(arguments, stop)
     except Fault as error:
         return end_with(role, namespace.index, error.reason, str(error), error.exit_code)
@@ -242,7 +242,7 @@ def _install_signals(stop: Stop) -> None:
     signal.signal(signal.SIGINT, on_signal)
 
 
-def _watch_parent(stop: Stop) -> None:
+def _watch_parent(stop: Stop, grace: float) -> None:
     """End with the local supervisor: a role whose parent was killed must not run on alone."""
     expected = os.environ.get(PARENT_VARIABLE, "")
     if not expected.isdigit():
@@ -253,7 +253,7 @@ def _watch_parent(stop: Stop) -> None:
             threading.Event().wait(PARENT_CHECK_SECONDS)
         log.error("event=orphaned parent=%s", expected)
         stop.request()
-        threading.Event().wait(5 * PARENT_CHECK_SECONDS)
+        threading.Event().wait(grace)  # as long as a parent would wait after SIGTERM
         os._exit(TERMINATED)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

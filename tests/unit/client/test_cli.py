@@ -195,7 +195,7 @@ def test_validate_shows_what_follows_and_what_resolves(asyncrl: Command) -> None
     result = asyncrl("validate", "job.yaml")
     assert result.returncode == 0
     assert "job.yaml: valid, job cartpole" in result.stdout
-    assert "= 2,048 environment steps" in result.stdout
+    assert "= 1,024 environment steps" in result.stdout
     assert "at most 4 versions" in result.stdout
     resolved = asyncrl("validate", "job.yaml", "-o", "yaml", "--set", "spec.staleness.max=0")
     assert "# staleness " in resolved.stdout

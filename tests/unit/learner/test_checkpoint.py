@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,23 +174,27 @@ def test_remains_of_a_killed_save_are_ignored_and_removed(folder: CheckpointFold
     assert names(folder) == ["v000000001", "v000000003"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Files may not grow beyond 100 bytes: the nearest thing to a full disk without root."""
+    """Files may not grow beyond 100 bytes: the nearest thing to a full disk without root.
+
+    No fixture: its end comes after pytest has written the result, maybe to a larger file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_remains(
-    folder: CheckpointFolder, request: pytest.FixtureRequest
+    folder: CheckpointFolder,
 ) -> None:
     folder.save(checkpoint(1))
-    request.getfixturevalue("small_files")
-    with pytest.raises(OSError) as error:
+    with small_files(), pytest.raises(OSError) as error:
         folder.save(checkpoint(2))
     assert error.value.errno == errno.EFBIG
     assert names(folder) == ["v000000001"]
