@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asyncrl_worker.learner.exchange import (
+    OUTBOX,
     WAIT_SECONDS,
     Exchange,
     LockstepExchange,
@@ -144,7 +145,7 @@ def test_without_a_batch_next_returns_within_its_wait() -> None:
 
 def raised_by(exchange: Exchange, method: str) -> Exception:
     with pytest.raises(RuntimeError) as caught:
-        for _ in range(5):
+        for _ in range(OUTBOX + 3):
             exchange.settle(trained(1)) if method == "settle" else getattr(exchange, method)()
     return caught.value
 

@@ -16,6 +16,10 @@ from asyncrl_worker.protocol.learner_client import BatchMessage, LearnerClient
 WAIT_SECONDS = 1.0
 """Longest wait for a batch in one call; a wish to stop is seen this soon."""
 
+OUTBOX = 4
+"""Settlements on their way: as many as batches may be held, so that a learner whose parameter
+server is away runs out of batches, where it sees a wish to stop, before it runs out of room."""
+
 
 @dataclass(frozen=True)
 class NewVersion:
@@ -89,7 +93,7 @@ class OverlappedExchange:
         self._client = client
         self._inbox: queue.Queue[BatchMessage] = queue.Queue(maxsize=1)
         self._room = threading.Semaphore(1)  # in the inbox, batches on their way to it counted
-        self._outbox: queue.Queue[Settlement | None] = queue.Queue(maxsize=2)
+        self._outbox: queue.Queue[Settlement | None] = queue.Queue(maxsize=OUTBOX)
         self._closed = threading.Event()
         self._error: Exception | None = None
         self._threads = [
@@ -111,7 +115,7 @@ class OverlappedExchange:
         return batch
 
     def settle(self, settlement: Settlement) -> None:
-        """As Exchange; waits only where two settlements are already on their way."""
+        """As Exchange; waits only where OUTBOX settlements are already on their way."""
         while True:
             self._raise()
             try:
