@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,6 +27,12 @@ EPOCH = 99
 SEED = 5
 
 
+def ledger_of(held: Sequence[HeldByLearner]) -> Ledger:
+    """The books of a run that has produced nothing but what the learner holds."""
+    fragments = sum(batch.fragments for batch in held)
+    return Ledger(produced=fragments, queued=fragments)
+
+
 class Server:
     """A state with `actors` ready actors and a learner that has published its first version."""
 
@@ -39,6 +46,7 @@ class Server:
         actors: int = 2,
         publish: bool = True,
         version: int = 0,
+        held: Sequence[HeldByLearner] = (),
     ) -> None:
         policy = StalenessPolicy(
             maximum=maximum,
@@ -54,7 +62,7 @@ class Server:
         self.version = version
         for index in range(actors):
             self.join(index + 1, index)
-        self.state.learner_hello(0, version, None, [])
+        self.state.learner_hello(0, version, ledger_of(held), held)
         if publish:
             self.publish(version)
 
@@ -71,7 +79,7 @@ class Server:
         self.apply(self.state.actor_ready(session))
 
     def last(self, session: int) -> object:
-        return self.sent[session][-1]
+        return self.sent.get(session, [None])[-1]
 
     def tickets(self, session: int) -> list[Ticket]:
         return [m for m in self.sent.get(session, []) if isinstance(m, Ticket)]
@@ -436,6 +444,17 @@ def test_exact_repeats_a_skipped_batch_with_the_same_version_before_the_next() -
     server.fill([1, 2])
     batch = server.take()
     assert batch is not None and (batch.version, batch.staleness) == (4, [1, 1])
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_exact_does_not_deal_what_the_learner_holds_when_the_server_is_restarted(lag: int) -> None:
+    server = Server(inject=lag, publish=False, actors=2, version=5, held=[HeldByLearner(9, 2, 5)])
+    server.publish(5)
+    assert server.fill([1, 2]) == 2 * lag, "the batches after the held one, and not that one"
+    server.apply(server.state.consumed(0, 9, "trained", 6))
+    server.publish(6)
+    server.advance(7)
+    server.advance(8)
 
 
 def test_exact_deals_a_dead_actors_ticket_to_its_successor() -> None:
