@@ -13,6 +13,7 @@ from safetensors.torch import save
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_api.spec import StabilityThresholds as ThresholdsSpec
+from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.endpoint import Endpoint
 from asyncrl_worker.environments.factory import describe
 from asyncrl_worker.environments.spaces import EnvironmentDescription
@@ -45,7 +46,7 @@ from asyncrl_worker.stability import (
     StabilityThresholds,
     Threshold,
 )
-from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
+from asyncrl_worker.staleness import StalenessViolation
 from asyncrl_worker.telemetry import Telemetry
 
 log = logging.getLogger("asyncrl")
@@ -179,17 +180,6 @@ def _serve(arguments: RoleArguments, loop: TrainingLoop, metrics: LearnerMetrics
     if ending.outcome == "Failed":
         raise RoleError(ending.reason, f"learner: {ending.message}", FAILED)
     return COMPLETE
-
-
-def staleness_policy(spec: AsyncRLJobSpec) -> StalenessPolicy:
-    """The manifest's `staleness`, with the sizes that the bound is derived from."""
-    return StalenessPolicy(
-        maximum=spec.staleness.max,
-        on_stale=spec.staleness.on_stale,
-        inject=spec.staleness.inject,
-        fragments_per_batch=spec.algorithm.fragments_per_batch,
-        replicas=spec.actors.replicas,
-    )
 
 
 def stability_thresholds(thresholds: ThresholdsSpec, spec: AsyncRLJobSpec) -> StabilityThresholds:
