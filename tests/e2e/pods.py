@@ -6,12 +6,13 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,21 @@ MODULES = {
     "parameter-server": "asyncrl_worker.parameter_server.main",
 }
 ROLES = ("parameter-server-0", "learner-0", "actor-0", "actor-1")
+
+
+LATE = "late.asyncrl.test"
+"""A host name that does not resolve until `Pods.resolve`."""
+
+OWN_HOSTS = (
+    *("unshare", "--map-root-user", "--mount", "sh", "-ec"),
+    'mount --bind "$0" /etc/hosts; exec "$@"',
+)
+"""Runs what follows with another file, the first argument, in place of /etc/hosts."""
+
+OWN_HOSTS_WORK = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*OWN_HOSTS, "/etc/hosts", "true"], capture_output=True).returncode == 0
+)
 
 
 class Container:
@@ -98,6 +114,8 @@ class Pods:
         self._client = self._context()
         self.address = f"127.0.0.1:{free_port()}"
         self._rendezvous = free_port()
+        self._hosts = path / "hosts"
+        self._hosts.write_text("127.0.0.1 localhost\n")
         self._ranks = document["spec"].get("learner", {}).get("replicas", 1)
         self._started: list[Container] = []
 
@@ -119,11 +137,12 @@ class Pods:
         *more: str,
         attempt: int = 0,
         fresh: bool = False,
-        address: str | None = None,
-        command: Iterable[str] = (),
-        **environment: str,
+        late_names: bool = False,
     ) -> Container:
-        """Start a container: again in the same pod, or `fresh` in one that took its place."""
+        """Start a container: again in the same pod, or `fresh` in one that took its place.
+
+        With `late_names`, every other role is looked for under the name LATE.
+        """
         role, _, index = name.rpartition("-")
         folder = Folder(self.path / name)
         if fresh and folder.path.exists():
@@ -134,7 +153,7 @@ class Pods:
         arguments = [
             *(sys.executable, "-m", MODULES[role]),
             *("--manifest", str(self._manifest)),
-            *("--address", address or self.address),
+            *("--address", self.address.replace("127.0.0.1", LATE if late_names else "127.0.0.1")),
             *("--run-directory", str(folder.path)),
             *("--index", index, "--attempt", str(attempt)),
             *("--tls", str(self.certificates(role)), "--http", "127.0.0.1:0"),
@@ -148,10 +167,22 @@ class Pods:
         folder.roles.mkdir(exist_ok=True)
         if role == "learner":
             variables |= {"RANK": index, "WORLD_SIZE": str(self._ranks)}
-            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._rendezvous)}
-        container = Container(name, [*command, *arguments], folder, variables | environment)
+            host = LATE if late_names else "127.0.0.1"
+            variables |= {"MASTER_ADDR": host, "MASTER_PORT": str(self._rendezvous)}
+        if late_names:
+            arguments = [*OWN_HOSTS, str(self._hosts), *arguments]
+        container = Container(name, arguments, folder, variables)
         self._started.append(container)
         return container
+
+    def resolve(self) -> None:
+        """From now on the name LATE resolves."""
+        with self._hosts.open("a") as hosts:
+            hosts.write(f"127.0.0.1 {LATE}\n")
+
+    def container(self, name: str) -> Container:
+        """The newest container of this name."""
+        return next(one for one in reversed(self._started) if one.name == name)
 
     def start_all(self, *more: str) -> dict[str, Container]:
         """One container of every role, of all ranks and of two actors."""
