@@ -27,7 +27,7 @@ from asyncrl_api.status import JobStatus, LearnerReport
 from asyncrl_worker.telemetry import read_rows
 
 TESTS = Path(__file__).parent.parent
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("ASYNCRL_TEST_PATIENCE", "120"))
 """Seconds for anything to happen: a start takes three on idle cores and far more on busy ones."""
 
 Document = dict[str, Any]
