@@ -276,7 +276,8 @@ class SupervisedRun:
         self.until(lambda: self.folder.attempt(process) >= attempt, f"{process} is back")
 
     def advances(self, versions: int = 5) -> None:
-        """Wait until the learner has trained on."""
+        """Wait until the learner has trained on; one that has just started reports a bit later."""
+        self.until(lambda: self.folder.version() >= 0, "the learner reports")
         self.until_version(self.folder.version() + versions)
 
     def check_ledgers(self) -> None:
