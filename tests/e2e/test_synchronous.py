@@ -120,8 +120,7 @@ def test_kill_9_and_resume_change_nothing(tmp_path: Path) -> None:
         folder = command.folder
         command.until(lambda: folder.newest_checkpoint() >= 50, "a checkpoint")
         folder.signal("learner-0", signal.SIGKILL)
-        command.until(lambda: folder.attempt("learner-0") == 1, "the learner is back")
-        first = resumed_versions(folder)
+        first = command.until(lambda: resumed_versions(folder), "the learner is back")
         command.until(lambda: folder.newest_checkpoint() > first[-1], "the next checkpoint")
         # Held still, lest it writes a last checkpoint when its supervisor is gone.
         folder.signal("learner-0", signal.SIGSTOP)

@@ -281,6 +281,18 @@ class TestSuccessors:
         assert server.state.rejected["fenced"] == 1
         assert server.state.connected == 1
 
+    def test_a_resumed_exact_run_resets_as_its_checkpoint_says(self) -> None:
+        """New processes too: the run is a function of its seed."""
+        server = Server(inject=0, actors=1, join=False, batch=1, version=8, publish=False)
+        server.publish(8, reset=1)
+        assert self.join(server, 1, 71).reset_seed == reset_seed(SEED, 8)
+        server.deliver(1)
+        batch = server.take()
+        assert batch is not None
+        server.publish(9)
+        server.consume(batch, "trained", 9)
+        assert server.tickets(1)[-1].reset_seed is None
+
     def test_after_a_server_restart_survivors_go_on_and_new_processes_get_a_seed(self) -> None:
         for begun in (True, False):
             server = Server(actors=1, join=False, version=8)
