@@ -55,7 +55,7 @@ def test_what_is_not_finite_is_absent(value: float) -> None:
     assert StabilityStatus(kl=value).kl is None
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
 def test_numbers_are_written_with_six_significant_digits(value: float) -> None:
     status = AlignmentStatus(cosine=value)
     assert status.cosine == value
