@@ -113,7 +113,7 @@ def test_every_immutable_field_has_an_example() -> None:
 
 
 def test_defaults_are_stored_as_the_models_have_them(kubectl: Kubectl, job: list[str]) -> None:
-    stored = yaml.safe_load(kubectl("get", *job, "-o", "yaml"))
+    stored = kubectl.get(*job)
     assert stored["spec"] == without_nulls(load_manifest(MINIMAL).document()["spec"])
 
 
@@ -162,7 +162,7 @@ def test_scale_sets_the_actors_and_keeps_their_bounds(kubectl: Kubectl, namespac
     document = document_with("spec.actors={replicas: 2, minReplicas: 1, maxReplicas: 4}")
     kubectl("create", "-n", namespace, "-f", "-", stdin=text(document))
     kubectl("scale", "-n", namespace, "asyncrljob/a", "--replicas=4")
-    stored = json.loads(kubectl("get", "-n", namespace, "arl", "a", "-o", "json"))
+    stored = kubectl.get("-n", namespace, "arl", "a")
     assert stored["spec"]["actors"]["replicas"] == 4
     said = kubectl.refused("scale", "-n", namespace, "asyncrljob/a", "--replicas=5")
     assert "must not be greater than maxReplicas" in said
@@ -189,7 +189,7 @@ def test_scale_sets_the_actors_and_keeps_their_bounds(kubectl: Kubectl, namespac
 def test_status_is_written_by_its_subresource_only(kubectl: Kubectl, namespace: str) -> None:
     document = document_with() | {"status": {"phase": "Complete"}}
     kubectl("create", "-n", namespace, "-f", "-", stdin=text(document))
-    stored = json.loads(kubectl("get", "-n", namespace, "arl", "a", "-o", "json"))
+    stored = kubectl.get("-n", namespace, "arl", "a")
     assert "status" not in stored
 
 
