@@ -12,12 +12,12 @@ FROM ${BASE}
 COPY --from=requirements /requirements.txt /opt/asyncrl/
 COPY constraints.txt /opt/asyncrl/
 # Bytecode is made here, because the root file system is read-only later.
-RUN --mount=type=cache,target=/root/.cache \
+RUN export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt && \
     python3 -m venv /tmp/installer && \
-    /tmp/installer/bin/pip install --quiet uv && \
+    /tmp/installer/bin/pip install --quiet --no-cache-dir uv && \
     python3 -m venv --without-pip /opt/asyncrl && \
-    /tmp/installer/bin/uv pip install --quiet --python /opt/asyncrl/bin/python --compile-bytecode \
-        --link-mode copy --requirement /opt/asyncrl/requirements.txt \
+    /tmp/installer/bin/uv pip install --quiet --no-cache --python /opt/asyncrl/bin/python --compile-bytecode \
+        --requirement /opt/asyncrl/requirements.txt \
         --constraint /opt/asyncrl/constraints.txt && \
     rm -rf /tmp/installer && \
     echo 'asyncrl:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd

@@ -68,7 +68,9 @@ def serve(options: argparse.Namespace) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.write(str(os.getpid()))
         lock.flush()
-        cluster = stack.enter_context(Cluster(folder(), node=not options.control_plane))
+        cluster = stack.enter_context(Cluster(folder()))
+        if not options.control_plane:
+            print(f"{cluster.node.name} is ready", flush=True)
         shutil.copyfile(cluster.control_plane.kubeconfig, folder() / "kubeconfig")
         (folder() / "ready").touch()
         stop.wait()

@@ -4,28 +4,66 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from cluster import parts
 from cluster.build import build
+from cluster.cluster import Cluster
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
+from cluster.network import Unavailable
+from cluster.node import Node
 
 from asyncrl_api.crd import PATH as CRD
 
 EXISTING = "ASYNCRL_TEST_KUBECONFIG"
 """Environment variable: the kubeconfig of a cluster to use instead of one of our own."""
 
+T = TypeVar("T")
+
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with etcd, controllers and scheduler; no node yet."""
-    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane, with a node as soon as a test asks for `node`."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def control_plane(cluster: Cluster) -> ControlPlane:
+    """An API server with etcd, controllers and scheduler."""
+    return cluster.control_plane
+
+
+@pytest.fixture(scope="session")
+def node(cluster: Cluster) -> Node:
+    """A node with real pods. Skips where this machine cannot run one; on CI it fails."""
+    return _or_skip(lambda: cluster.node)
+
+
+@pytest.fixture(scope="session")
+def base_image(cluster: Cluster, node: Node) -> str:
+    """Name of an image with Python and little else, present on the node."""
+    image = cluster.images.base()
+    cluster.load(image)
+    return image.name
+
+
+@pytest.fixture(scope="session")
+def worker_image(request: pytest.FixtureRequest) -> str:
+    """Name of the image of the roles, built from this checkout and present on the node."""
+    return _image(request, "worker")
+
+
+@pytest.fixture(scope="session")
+def operator_image(request: pytest.FixtureRequest) -> str:
+    """Name of the image of the operator, built from this checkout and present on the node."""
+    return _image(request, "operator")
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +99,27 @@ def helm() -> Path:
     """The helm program."""
     build(parts.HELM)
     return parts.HELM.program("helm")
+
+
+def _image(request: pytest.FixtureRequest, name: str) -> str:
+    variable = f"ASYNCRL_TEST_{name.upper()}_IMAGE"
+    if EXISTING in os.environ:
+        if variable not in os.environ:
+            pytest.fail(
+                f"with {EXISTING} set, {variable} must name an image that its nodes can pull"
+            )
+        return os.environ[variable]
+    request.getfixturevalue("node")
+    cluster: Cluster = request.getfixturevalue("cluster")
+    image = cluster.images.build(name)
+    cluster.load(image)
+    return image.name
+
+
+def _or_skip(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))

@@ -55,9 +55,12 @@ class ControlPlane:
             raise
 
     def stop(self) -> None:
-        """End every program, the newest first."""
+        """End every program, the newest first.
+
+        The API server would wait for a minute for clients that watch; its state goes anyway.
+        """
         while self._processes:
-            self._processes.pop().stop()
+            self._processes.pop().stop(seconds=3)
 
     def user(self, name: str, pair: Pair) -> Path:
         """Write the kubeconfig of a user."""
@@ -89,9 +92,9 @@ class ControlPlane:
 
     def _start_api_server(self, etcd: str) -> None:
         network = self.network
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         certificate = self.authority.issue(
-            "kube-apiserver",
-            addresses=[network.host, network.api_service, "127.0.0.1", "localhost", "kubernetes"],
+            "kube-apiserver", addresses=[network.host, network.api_service, *names]
         )
         tokens = self.folder / "certificates" / "service-accounts.key"
         write_key(tokens, ec.generate_private_key(ec.SECP256R1()))

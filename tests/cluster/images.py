@@ -51,10 +51,14 @@ class Images:
         install_packages()
         self._folder = cache_folder() / "images"
         self._layout = self._folder / "layout"
+        self._storage = self._folder / "buildah"
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def pause(self) -> Image:
         """The image that holds a pod's namespaces open: one static program that sleeps."""
+        stored = self._stored(PAUSE)
+        if stored is not None:
+            return stored
         with self._locked():
             return self._stored(PAUSE) or self._from_scratch(
                 PAUSE, {"/bin/busybox": "/busybox"}, ["/busybox", "sleep", "2147483647"]
@@ -65,6 +69,9 @@ class Images:
         packages = ",".join(BASE_PACKAGES)
         key = hashlib.sha256(f"{SUITE} {packages}".encode()).hexdigest()[:12]
         name = f"localhost/asyncrl-base:{key}"
+        stored = self._stored(name)
+        if stored is not None:
+            return stored
         with self._locked():
             stored = self._stored(name)
             if stored is not None:
@@ -108,10 +115,9 @@ class Images:
     def load(self, node: Node, *images: Image) -> None:
         """Bring images to a node, as a pull would."""
         present = set(node.ctr("images", "ls", "-q").split())
-        with self._locked():
-            for image in images:
-                if image.name not in present:
-                    self._send(node, image)
+        for image in images:
+            if image.name not in present:
+                self._send(node, image)
 
     def _from_scratch(self, name: str, content: dict[str, str], command: Sequence[str]) -> Image:
         container = self._buildah("from", "scratch").strip()
@@ -125,22 +131,35 @@ class Images:
         return self._export(name, name)
 
     def _export(self, image: str, name: str) -> Image:
-        """Put an image of buildah into the layout; layers that are there are not written again."""
-        self._buildah(
-            "push", "--quiet", "--disable-compression", image, f"oci:{self._layout}:{name}"
+        """Put an image of buildah into the layout.
+
+        Uncompressed, so that a layer has the same digest in both, and is written only once.
+        """
+        storage = f"[overlay@{self._storage}+{self._storage}-run]"
+        command = ["skopeo", "copy", "--quiet", "--insecure-policy"]
+        command.append("--dest-oci-accept-uncompressed-layers")
+        source, destination = f"containers-storage:{storage}{image}", f"oci:{self._layout}:{name}"
+        run([*command, source, destination], deadline=DEADLINE)
+        index = json.loads((self._layout / "index.json").read_text())
+        (digest,) = (
+            manifest["digest"]
+            for manifest in index["manifests"]
+            if manifest.get("annotations", {}).get(NAME_ANNOTATION) == name
         )
-        stored = self._stored(name)
-        assert stored is not None
-        return stored
+        record = self._record(name)
+        record.parent.mkdir(exist_ok=True)
+        # Replaced as a whole: others read it without the lock.
+        whole = record.with_suffix(".new")
+        whole.write_text(digest)
+        whole.rename(record)
+        return Image(name, digest)
 
     def _stored(self, name: str) -> Image | None:
-        index = self._layout / "index.json"
-        if not index.exists():
-            return None
-        for manifest in json.loads(index.read_text())["manifests"]:
-            if manifest.get("annotations", {}).get(NAME_ANNOTATION) == name:
-                return Image(name, manifest["digest"])
-        return None
+        record = self._record(name)
+        return Image(name, record.read_text()) if record.exists() else None
+
+    def _record(self, name: str) -> Path:
+        return self._folder / "names" / name.replace("/", "_")
 
     def _send(self, node: Node, image: Image) -> None:
         present = set(node.ctr("content", "ls", "-q").split())
@@ -183,8 +202,7 @@ class Images:
         return self._layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def _buildah(self, *arguments: str) -> str:
-        storage = self._folder / "buildah"
-        command = ["buildah", f"--root={storage}", f"--runroot={storage}-run"]
+        command = ["buildah", f"--root={self._storage}", f"--runroot={self._storage}-run"]
         return run([*command, "--storage-driver=overlay", *arguments], deadline=DEADLINE)
 
     @contextmanager

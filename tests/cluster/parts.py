@@ -92,6 +92,7 @@ PACKAGES = {
     "iptables": "iptables",
     "conntrack": "conntrack",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "debootstrap": "debootstrap",
     "busybox-static": "busybox",
 }
