@@ -14,6 +14,7 @@ from cluster.build import build
 from cluster.cluster import Cluster
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
+from cluster.kwok import Kwok
 from cluster.network import Unavailable
 from cluster.node import Node
 
@@ -64,6 +65,13 @@ def worker_image(request: pytest.FixtureRequest) -> str:
 def operator_image(request: pytest.FixtureRequest) -> str:
     """Name of the image of the operator, built from this checkout and present on the node."""
     return _image(request, "operator")
+
+
+@pytest.fixture(scope="session")
+def kwok(tmp_path_factory: pytest.TempPathFactory, control_plane: ControlPlane) -> Iterator[Kwok]:
+    """Plays simulated nodes, of which there are none yet."""
+    with Kwok(tmp_path_factory.mktemp("kwok"), control_plane) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
