@@ -38,7 +38,7 @@ lint: $(READY)
 	$(RUN)/ruff check .
 
 types: $(READY)
-	$(RUN)/mypy crds worker client
+	$(RUN)/mypy crds worker client benchmarks
 
 layers: $(READY)
 	PYTHONPATH=crds:worker:client $(RUN)/lint-imports

@@ -72,7 +72,7 @@ def receive_raw(pipe: Connection, family: int, address: str | tuple[str, int], s
 
 def receive_weights(pipe: Connection, address: str, shared: bool) -> None:
     with open_channel(address, None, receive_limit=MAX_MESSAGE_BYTES) as channel:
-        stub = ParameterServerStub(channel)
+        stub = ParameterServerStub(channel)  # type: ignore[no-untyped-call]
 
         def fetch() -> int:
             weights = WeightsFetch(None, b"", shared=shared).advance(
@@ -166,7 +166,7 @@ def serve(pipe: Connection, address: str) -> None:
         )
         state = ParameterServerState(policy, epoch=1, seed=0, clock=time.monotonic)
         server, _ = open_server(address, None)
-        add_ParameterServerServicer_to_server(
+        add_ParameterServerServicer_to_server(  # type: ignore[no-untyped-call]
             ParameterServerService(state, steps=32, environments=16), server
         )
         await server.start()

@@ -43,8 +43,8 @@ class Task:
     rate: float
 
 
-CARTPOLE = Task("CartPole-v1", "cartpole.yaml", 1_000_000, 40_000, 0.0, 50.0, 60_000)
-ACROBOT = Task("Acrobot-v1", "acrobot.yaml", 1_000_000, 20_000, -500.0, -400.0, 18_000)
+CARTPOLE = Task("CartPole-v1", "cartpole.yaml", 500_000, 40_000, 0.0, 50.0, 60_000)
+ACROBOT = Task("Acrobot-v1", "acrobot.yaml", 500_000, 20_000, -500.0, -400.0, 18_000)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,22 @@ class Algorithm(Model):
     fragments_per_batch: int = option(
         2, "Fragments in a batch, the unit of one update.", unit="fragments", ge=1, le=1024
     )
+    epochs: int = option(
+        1,
+        "Passes over a batch. More make more of each sample where environments are slow; the "
+        "policy moves further from the one that made it.",
+        unit="passes",
+        ge=1,
+        le=100,
+    )
+    minibatches: int = option(
+        1,
+        "Equal parts of a batch, by environments, with one optimizer step each. Alignment is "
+        "measured and controlled at the first, for the whole batch.",
+        unit="optimizer steps per pass",
+        ge=1,
+        le=1024,
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

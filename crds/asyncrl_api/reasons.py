@@ -37,6 +37,7 @@ class Reason(StrEnum):
         "ParameterServerLost",
         "The parameter server ended early; it comes back with the newest weights.",
     )
+    REPLACED = "Replaced", "A process ended because its successor had taken over."
     STALLED = "Stalled", "A role made no progress for stallTimeoutSeconds."
     NOT_STARTED = "NotStarted", "The run has not started yet."
     FINISHED = "Finished", "The run is over."

@@ -61,7 +61,7 @@ def _ranks_share_a_batch(spec: AsyncRLJobSpec) -> bool:
     if gymnasium is None:
         return True
     columns = gymnasium.environments * spec.algorithm.fragments_per_batch
-    return columns % spec.learner.replicas == 0
+    return columns % (spec.learner.replicas * spec.algorithm.minibatches) == 0
 
 
 def _linear_schedule_has_an_end(spec: AsyncRLJobSpec) -> bool:
@@ -104,10 +104,11 @@ class AsyncRLJobSpec(Model):
             path=("learner", "replicas"),
             cel="!has(self.workload.gymnasium) || "
             "(self.workload.gymnasium.environments * self.algorithm.fragmentsPerBatch) "
-            "% self.learner.replicas == 0",
+            "% (self.learner.replicas * self.algorithm.minibatches) == 0",
             holds=_ranks_share_a_batch,
-            message="must divide workload.gymnasium.environments x algorithm.fragmentsPerBatch, "
-            "so that every rank trains an equal share; change one of the three",
+            message="times algorithm.minibatches must divide workload.gymnasium.environments x "
+            "algorithm.fragmentsPerBatch, so that every rank trains an equal share of every "
+            "minibatch; change one of the four",
         ),
         Rule(
             path=("alignment", "adamDamping"),

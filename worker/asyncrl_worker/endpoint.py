@@ -1,14 +1,21 @@
-"""The HTTP endpoint of a role: /metrics, /healthz, /readyz and, on the learner, /report."""
+"""The HTTP endpoints of a role: /metrics, /healthz, /readyz and, on the learner, /report.
+
+Metrics and health are plain HTTP: the kubelet's probes and Prometheus have no certificate of the
+job, and there is no secret in them; who may connect is a NetworkPolicy's to say. The report steers
+what the operator does, so with TLS it has a listener of its own, and asks for a certificate.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +27,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from asyncrl_api.reasons import Reason
 from asyncrl_worker.fault import WRONG_CONFIGURATION, RoleError
+from asyncrl_worker.protocol.errors import ConfigurationError
 from asyncrl_worker.protocol.tls import load_certificates
 from asyncrl_worker.role import RoleArguments, write_atomically
 
@@ -33,13 +41,17 @@ PLAIN = "text/plain; charset=utf-8"
 
 
 class Endpoint:
-    """Serves a role's metrics and health from a thread of its own; a context manager.
+    """Serves a role's metrics and health from threads of their own; a context manager.
 
     `health` returns None when healthy, else one line that says what is wrong (answered as 503).
-    `report` returns JSON. With `arguments.tls` the endpoint asks for a client certificate of the
-    job's authority. On entering, the bound address is written to
-    `run_directory/roles/<role>-<index>.json`. Raises RoleError(PortTaken) if it cannot bind.
-    A slow client, or one that does not finish its handshake, holds up nobody else.
+    `report` returns JSON, or None while there is nothing to report (503). Without
+    `arguments.tls`, as on one machine, /report is served beside the rest; with it only on
+    `arguments.report`, to clients with a certificate of the job's authority. Without that address
+    there is none.
+
+    On entering, the bound addresses are written to `run_directory/roles/<role>-<index>.json`.
+    Raises RoleError(PortTaken) if it cannot bind, ConfigurationError for certificates that cannot
+    be read. A slow client, or one that does not finish its handshake, holds up nobody else.
     """
 
     def __init__(
@@ -49,34 +61,42 @@ class Endpoint:
         registry: CollectorRegistry,
         health: Callable[[], str | None],
         ready: Callable[[], bool],
-        report: Callable[[], str] | None = None,
+        report: Callable[[], str | None] | None = None,
     ) -> None:
         self._arguments = arguments
         self._registry = registry
         self._health = health
         self._ready = ready
         self._report = report
-        self._server: ThreadingHTTPServer | None = None
+        self._stack = ExitStack()
         self.address = ""
+        self.report_address = ""
 
     def __enter__(self) -> Self:
-        server = self._bind()
-        host, port = server.server_address[:2]
-        self.address = f"{host!s}:{port}"
-        try:
-            folder = self._arguments.run_directory / "roles"
-            folder.mkdir(parents=True, exist_ok=True)
-            document = {
+        arguments = self._arguments
+        with ExitStack() as stack:
+            plain = self._bind(arguments.http, self.answer, None)
+            stack.callback(plain.server_close)
+            servers = [plain]
+            self.address = plain.address
+            document: dict[str, object] = {
                 "http": self.address,
                 "pid": os.getpid(),
-                "attempt": self._arguments.attempt,
+                "attempt": arguments.attempt,
             }
-            write_atomically(folder / f"{self._arguments.name}.json", json.dumps(document).encode())
-        except BaseException:
-            server.server_close()
-            raise
-        self._server = server
-        threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
+            if self._report is not None and arguments.report is not None:
+                tls = _MutualTls(_required(arguments))
+                mutual = self._bind(arguments.report, self.answer_report, tls)
+                stack.callback(mutual.server_close)
+                servers.append(mutual)
+                self.report_address = document["report"] = mutual.address
+            folder = arguments.run_directory / "roles"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / f"{arguments.name}.json", json.dumps(document).encode())
+            for server in servers:
+                threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
+                stack.callback(server.shutdown)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -85,18 +105,15 @@ class Endpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        self._stack.close()
 
     def answer(self, path: str) -> Answer:
-        """The answer to a GET of this path; 500 where health, report or metrics raise."""
-        try:
-            return self._answer(path)
-        except Exception as error:
-            log.exception("event=endpoint_failed path=%s", path)
-            problem = f"{path}: {type(error).__name__}; the trace is in this role's log"
-            return HTTPStatus.INTERNAL_SERVER_ERROR, PLAIN, problem.encode()
+        """The plain listener's answer to a GET; 500 where health, report or metrics raise."""
+        return _guarded(path, self._answer)
+
+    def answer_report(self, path: str) -> Answer:
+        """The answer of the listener that asks for certificates."""
+        return _guarded(path, self._answer_report)
 
     def _answer(self, path: str) -> Answer:
         if path == "/metrics":
@@ -109,15 +126,22 @@ class Endpoint:
             ready = self._ready()
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             return status, PLAIN, b"ok" if ready else b"not ready"
-        if path == "/report" and self._report is not None:
-            return HTTPStatus.OK, "application/json", self._report().encode()
+        if path == "/report" and self._arguments.tls is None:
+            return self._answer_report(path)
         return HTTPStatus.NOT_FOUND, PLAIN, b"try /metrics, /healthz, /readyz"
 
-    def _bind(self) -> _Server:
-        tls = self._arguments.tls
-        context = None if tls is None else _mutual_tls(tls)
-        host, _, port = self._arguments.http.rpartition(":")
-        answer = self.answer
+    def _answer_report(self, path: str) -> Answer:
+        if path != "/report" or self._report is None:
+            return HTTPStatus.NOT_FOUND, PLAIN, b"only the learner has one: /report"
+        report = self._report()
+        if report is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, b"nothing to report yet"
+        return HTTPStatus.OK, "application/json", report.encode()
+
+    def _bind(
+        self, address: str, answer: Callable[[str], Answer], tls: _MutualTls | None
+    ) -> _Server:
+        host, _, port = address.rpartition(":")
 
         class Handler(BaseHTTPRequestHandler):
             timeout = REQUEST_SECONDS
@@ -134,14 +158,32 @@ class Endpoint:
                 """Scrapes are not events."""
 
         try:
-            return _Server((host or "127.0.0.1", int(port)), Handler, context)
+            return _Server((host or "127.0.0.1", int(port)), Handler, tls)
         except (OSError, OverflowError, ValueError) as error:
             cause = error.strerror if isinstance(error, OSError) else error
-            message = (
-                f"{self._arguments.name}: metrics address {self._arguments.http}: {cause}; "
-                "choose another metricsPort for this role, or 0 for any free one"
-            )
+            message = f"{self._arguments.name}: metrics address {address}: {cause}; "
+            message += "choose another metricsPort for this role, or 0 for any free one"
+            if tls is not None:
+                message = f"{self._arguments.name}: --report {address}: {cause}; choose another"
             raise RoleError(Reason.PORT_TAKEN, message, WRONG_CONFIGURATION) from error
+
+
+def _guarded(path: str, answer: Callable[[str], Answer]) -> Answer:
+    try:
+        return answer(path)
+    except Exception as error:
+        log.exception("event=endpoint_failed path=%s", path)
+        problem = f"{path}: {type(error).__name__}; the trace is in this role's log"
+        return HTTPStatus.INTERNAL_SERVER_ERROR, PLAIN, problem.encode()
+
+
+def _required(arguments: RoleArguments) -> Path:
+    if arguments.tls is None:
+        raise ConfigurationError(
+            f"--report {arguments.report}: refused without --tls DIR; without TLS the report is "
+            "served on the address of --http"
+        )
+    return arguments.tls
 
 
 class _Server(ThreadingHTTPServer):
@@ -151,19 +193,26 @@ class _Server(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         handler: type[BaseHTTPRequestHandler],
-        context: ssl.SSLContext | None,
+        tls: _MutualTls | None,
     ) -> None:
         super().__init__(address, handler)
-        if context is not None:
-            # Accepting must not wait for a client: its first read shakes hands.
-            self.socket = context.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
+        self._tls = tls
+
+    @property
+    def address(self) -> str:
+        """Where it really listens."""
+        host, port = self.server_address[:2]
+        return f"{host!s}:{port}"
 
     def server_bind(self) -> None:
         """Without HTTPServer's look-up of the host's name, which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection, with the certificates that are valid now."""
+        connection, peer = super().get_request()
+        return (connection if self._tls is None else self._tls.wrap(connection)), peer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left, was silent or had no certificate is one line, not a trace."""
@@ -174,10 +223,34 @@ class _Server(ThreadingHTTPServer):
             log.error("event=endpoint_client peer=%s", client_address, exc_info=error)
 
 
-def _mutual_tls(folder: Path) -> ssl.SSLContext:
-    load_certificates(folder)  # for its one line about what is missing
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.crt"))
-    context.load_cert_chain(str(folder / "tls.crt"), str(folder / "tls.key"))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+class _MutualTls:
+    """Asks for a certificate, by a folder whose files are renewed while the role runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = load_certificates(folder)  # for its one line about what is missing
+        self._context = self._make()
+
+    def wrap(self, connection: socket.socket) -> socket.socket:
+        """A connection whose first read shakes hands: accepting must not wait for a client."""
+        self._refresh()
+        return self._context.wrap_socket(
+            connection, server_side=True, do_handshake_on_connect=False
+        )
+
+    def _refresh(self) -> None:
+        """Take over renewed files; those half-written are looked at again next time."""
+        try:
+            files = load_certificates(self._folder)
+            if files != self._files:
+                self._context, self._files = self._make(), files
+        except (ConfigurationError, OSError) as error:
+            log.warning("event=certificates_not_renewed error=%s", error)
+
+    def _make(self) -> ssl.SSLContext:
+        folder = self._folder
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.crt"))
+        context.load_cert_chain(str(folder / "tls.crt"), str(folder / "tls.key"))
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context

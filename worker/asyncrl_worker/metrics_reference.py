@@ -24,7 +24,12 @@ INTRODUCTION = """\
 
 Every role serves Prometheus metrics at `/metrics`, beside `/healthz` (503 with one line when it
 makes no progress) and `/readyz`. On one machine the addresses are in the run folder, in
-`roles/*.json`; `metricsPort` of a role fixes the port. A gauge is NaN until its number exists."""
+`roles/*.json`; `metricsPort` of a role fixes the port. A gauge is NaN until its number exists.
+
+These three are plain HTTP, in a cluster too: the kubelet's probes and Prometheus have no
+certificate of the job, there is no secret in the numbers, and who may connect is what the job's
+NetworkPolicy says. The learner's `/report` asks for a certificate of the job (`--report`); only
+on one machine, where there are none, it is served beside the metrics."""
 
 HEADER = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|"
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from asyncrl_api.errors import ManifestError
 from asyncrl_api.manifest import load_manifest
@@ -57,6 +57,7 @@ class RoleArguments:
     attempt: int = 0
     tls: Path | None = None
     http: str = "127.0.0.1:0"
+    report: str | None = None
     resume: bool = False
 
     @property
@@ -106,7 +107,11 @@ RoleMain = Callable[[RoleArguments, Stop], int]
 
 def run_role(role: str, main: RoleMain, argv: Sequence[str] | None = None) -> int:
     """Run a role's main function and turn whatever ends it into an exit code and a message."""
-    namespace = _parser(role).parse_args(argv)
+    try:
+        namespace = _parser(role).parse_args(argv)
+    except _UsageError as error:
+        _configure_logging(role, 0)
+        return end_with(role, 0, Reason.INVALID_SPEC, str(error), WRONG_CONFIGURATION)
     name = f"{role}-{namespace.index}"
     _configure_logging(name, namespace.attempt)
     try:
@@ -199,8 +204,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+class _UsageError(Exception):
+    """A command line that cannot be; one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Instead of argparse's own exit, which leaves no termination message."""
+        raise _UsageError(f"{self.prog}: {message}; --help lists the arguments")
+
+
 def _parser(role: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"asyncrl {role}", allow_abbrev=False)
+    parser = _Parser(prog=f"asyncrl_worker {role}", allow_abbrev=False)
     parser.add_argument("--manifest", type=Path, required=True, help="resolved AsyncRLJob manifest")
     parser.add_argument("--address", required=True, help="parameter server: unix:PATH or HOST:PORT")
     parser.add_argument("--run-directory", type=Path, required=True)
@@ -208,6 +223,7 @@ def _parser(role: str) -> argparse.ArgumentParser:
     parser.add_argument("--attempt", type=int, default=0, help="restarts of this role so far")
     parser.add_argument("--tls", type=Path, default=None, help="folder: ca.crt, tls.crt, tls.key")
     parser.add_argument("--http", default="127.0.0.1:0", help="metrics and health; port 0 is any")
+    parser.add_argument("--report", default=None, help="the learner's report, over mutual TLS")
     parser.add_argument("--resume", action="store_true", help="load the newest valid checkpoint")
     return parser
 
@@ -222,6 +238,7 @@ def _arguments(role: str, namespace: argparse.Namespace) -> RoleArguments:
         attempt=namespace.attempt,
         tls=namespace.tls,
         http=namespace.http,
+        report=namespace.report,
         resume=namespace.resume,
     )
 

@@ -143,6 +143,15 @@ def reset_seed(seed: int, version: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
+def successor_seed(seed: int, produced: int) -> int:
+    """The seed of an actor's process that took another's place, when `produced` tickets were out.
+
+    Its own would repeat the episodes of its predecessor. 63 bits, as `reset_seed`.
+    """
+    text = f"asyncrl successor {seed} {produced}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
 @dataclass
 class Ledger:
     """Where every fragment went. `produced` counts granted tickets; `queued` includes batches

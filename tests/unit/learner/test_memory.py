@@ -49,6 +49,11 @@ class Run:
         self.response = Response("pace", staleness_max=8)
         self.memory = RunMemory(self.step, self.progress, self.judge, self.response)
 
+    def resume(self, folder: CheckpointFolder) -> Ledger:
+        checkpoint = folder.load_newest()
+        assert checkpoint is not None
+        return self.memory.restore(checkpoint, folder.path_of(checkpoint))
+
     def train(self, batches: list[Batch]) -> list[tuple[UpdateResult, Judgement]]:
         results = []
         for batch in batches:
@@ -83,7 +88,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(variant: str, tmp_path: Path)
 
     torch.manual_seed(987)
     resumed = Run(spec)
-    assert resumed.memory.load(folder) == ledger
+    assert resumed.resume(folder) == ledger
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert resumed.memory.checkpoint.version == resumed.step.version
     assert resumed.memory.checkpoint.path == str(path)
@@ -149,15 +154,8 @@ def test_every_part_of_the_memory_is_needed(
         assert len(tensors) < len(whole.tensors)
     folder.save(Checkpoint(whole.version, tensors, state))
     resumed = Run(spec)
-    resumed.memory.load(folder)
+    resumed.resume(folder)
     assert resumed.train(batches[BEFORE:]) != expected
-
-
-def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
-    run = Run(make_spec())
-    before = snapshot(run.step)
-    assert run.memory.load(CheckpointFolder(tmp_path / "none", keep=1)) is None
-    assert changed(before, snapshot(run.step)) == set()
 
 
 def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> None:
@@ -165,7 +163,7 @@ def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> 
     batches = record(spec, 4, lag=LAG)
     first, second = Run(spec), Run(spec)
     first.memory.save(CheckpointFolder(tmp_path, keep=1), ledger=Ledger())
-    second.memory.load(CheckpointFolder(tmp_path, keep=1))
+    second.resume(CheckpointFolder(tmp_path, keep=1))
     first.train(batches)
     second.train(batches)
     assert changed(snapshot(first.step), snapshot(second.step)) == set()

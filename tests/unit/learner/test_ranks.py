@@ -17,6 +17,7 @@ from unit.learner.streams import changed, make_step, record, snapshot
 from unit.learner.two_ranks import VARIANTS, described, load_batches, save_batches, spec_of, train
 
 from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.role import Stop
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 UPDATES = 12
@@ -101,5 +102,6 @@ def test_one_rank_needs_no_group() -> None:
     values = torch.tensor([1.0, 2.0])
     assert ranks.sum(values) is values
     assert ranks.maximum(values) is values
-    assert ranks.agrees(3)
+    assert ranks.meet(patience=0.0, stop=Stop())
+    assert ranks.share(b"own") == b"own"
     ranks.close()

@@ -15,6 +15,7 @@ from unit.learner.streams import (
     changed,
     make_spec,
     make_step,
+    record,
     snapshot,
     train,
     with_nan_reward,
@@ -319,3 +320,58 @@ def test_with_value_scale_the_size_of_rewards_does_not_matter(normalize: bool) -
     # The mean: under Adam the few parameters with next to no gradient move by its rounding.
     difference = float((policy(1.0) - policy(1024.0)).abs().mean())
     assert difference < 1e-3 if normalize else difference > 4e-3
+
+
+def test_epochs_and_minibatches_make_steps_of_one_version() -> None:
+    spec = make_spec({"algorithm.epochs": 2, "algorithm.minibatches": 3})
+    step, stream = make_step(spec), Stream(spec)
+    first, second = train(step, stream, 2)
+    assert (first.version, second.version) == (1, 2)
+    steps = step.policy_optimizer.state_dict()["state"][0]["step"]
+    assert int(steps) == 2 * 2 * 3
+    # Consecutive batches are compared, not the minibatches of one.
+    assert first.alignment.cosine is None
+    assert second.alignment.cosine is not None
+
+
+def test_one_epoch_of_one_minibatch_is_part_of_more() -> None:
+    once, more = make_spec(), make_spec({"algorithm.epochs": 3})
+    batch = record(once, 1, lag=0)[0]
+    measured = [make_step(spec).update(batch) for spec in (once, more)]
+    assert measured[0].importance == measured[1].importance
+    assert measured[0].policy_loss == measured[1].policy_loss
+
+
+def test_minibatches_are_every_environment_once() -> None:
+    batch = record(make_spec(), 1, lag=0)[0]
+    parts = [batch.every(4, offset) for offset in range(4)]
+    rows = {tuple(column.flatten().tolist()) for column in batch.observations.unbind(1)}
+    found = [
+        tuple(column.flatten().tolist()) for part in parts for column in part.observations.unbind(1)
+    ]
+    assert len(found) == batch.observations.shape[1]
+    assert set(found) == rows
+
+
+def test_a_skip_leaves_out_every_epoch() -> None:
+    spec = make_spec(ALWAYS_SKIP | {"algorithm.epochs": 3, "algorithm.minibatches": 2})
+    step, stream = make_step(spec), Stream(spec)
+    train(step, stream, 3)
+    batch = stream.next(step.weights(), step.version)
+    step.update(batch)
+    before = snapshot(step)
+    assert step.update(batch).outcome == "skipped"
+    assert changed(before, snapshot(step)) == {"value", "value_optimizer", "value_scale"}
+
+
+def test_a_minibatch_that_is_not_finite_ends_the_update() -> None:
+    spec = make_spec({"algorithm.minibatches": 2, "algorithm.epochs": 2})
+    step, stream = make_step(spec), Stream(spec)
+    train(step, stream, 1)
+    batch = stream.next(step.weights(), step.version)
+    rewards = batch.rewards.clone()
+    rewards[0, 1] = math.nan  # of the second minibatch
+    before = int(step.policy_optimizer.state_dict()["state"][0]["step"])
+    assert step.update(replace(batch, rewards=rewards)).outcome == "trained"
+    assert int(step.policy_optimizer.state_dict()["state"][0]["step"]) == before + 1
+    assert all(bool(torch.isfinite(p).all()) for p in step.policy_parameters)

@@ -23,6 +23,7 @@ from asyncrl_worker.learner.batch import Batch
 from asyncrl_worker.learner.fellows import Fellows, Follower
 from asyncrl_worker.learner.ranks import Ranks
 from asyncrl_worker.learner.step import LearnerStep, UpdateResult
+from asyncrl_worker.role import Stop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -89,8 +90,9 @@ def main(rank: int, size: int, port: str, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = Ranks.from_environment(deadline=60)
-    assert ranks.agrees(7)
-    assert ranks.agrees(rank) == (rank == 0)
+    assert ranks.meet(patience=60, stop=Stop())
+    assert ranks.share(b"" if rank else b"rank 0's") == b"rank 0's"
+    assert ranks.share(b"of the others" if rank else b"") == b""
     for variant in VARIANTS:
         spec = spec_of(variant)
         step = make_step(spec, ranks)

@@ -41,6 +41,14 @@ def address(tmp_path: Path) -> str:
     return f"unix:{tmp_path / 'ps.sock'}"
 
 
+ATTEMPTS = pytest.mark.parametrize(
+    ("successor", "words"),
+    [(1, "replaced by attempt 1"), (0, "this process was replaced by a later one")],
+    ids=["a later attempt", "the same attempt"],
+)
+"""A restarted container has its predecessor's command line; a restarted pod may have another."""
+
+
 @pytest.fixture
 def server(address: str) -> Iterator[LiveServer]:
     with LiveServer(address, policy()) as server:
@@ -223,16 +231,20 @@ def test_an_actor_that_waits_is_interrupted_from_another_thread(
         assert list(stream) == []
 
 
+@ATTEMPTS
 def test_a_newer_process_of_the_same_actor_replaces_the_older(
-    server: LiveServer, address: str
+    successor: int, words: str, server: LiveServer, address: str
 ) -> None:
     with learner(address) as client, actor(address, attempt=0) as old:
         client.publish(0, BLOB)
         ticket(old)
-        with actor(address, attempt=1) as new:
-            ticket(new)
-            with pytest.raises(Refused, match="replaced by attempt 1"):
+        with actor(address, attempt=successor) as new:
+            granted = ticket(new)
+            assert granted.reset_seed is not None, "other episodes than those of its predecessor"
+            with pytest.raises(Fenced, match=words):
                 old.receive(DEADLINE)
+            assert deliver(new, granted).accepted
+            assert ticket(new).reset_seed is None
         assert server.look(lambda state: state.ledger.dropped["actor_lost"]) >= 1
 
 
@@ -241,9 +253,9 @@ def test_a_protocol_version_mismatch_names_both_versions_and_the_remedy(
 ) -> None:
     monkeypatch.setattr("asyncrl_worker.protocol.actor_client.PROTOCOL_VERSION", 7)
     monkeypatch.setattr("asyncrl_worker.protocol.learner_client.PROTOCOL_VERSION", 8)
-    with pytest.raises(Refused, match=r"version 7 of this actor, 1 of.*same asyncrl release"):
+    with pytest.raises(Refused, match=r"version 7 of this actor, 2 of.*same asyncrl release"):
         actor(address).__enter__()
-    with pytest.raises(Refused, match=r"version 8 of this learner, 1 of.*same asyncrl release"):
+    with pytest.raises(Refused, match=r"version 8 of this learner, 2 of.*same asyncrl release"):
         learner(address).hello()
 
 
@@ -283,11 +295,15 @@ def test_weights_unchanged_gone_and_exact(server: LiveServer, address: str) -> N
             stream.weights(0)
 
 
-def test_an_older_learner_is_fenced_everywhere(server: LiveServer, address: str) -> None:
-    old, new = learner(address, attempt=0), learner(address, attempt=1)
+@ATTEMPTS
+def test_an_older_learner_is_fenced_everywhere(
+    successor: int, words: str, server: LiveServer, address: str
+) -> None:
+    old, new = learner(address, attempt=0), learner(address, attempt=successor)
     old.hello()
     old.publish(0, BLOB)
     new.hello()
+    new.publish(0, BLOB + b"again")
     calls = [
         lambda: old.publish(1, BLOB),
         lambda: old.next_batch(0.0),
@@ -295,11 +311,13 @@ def test_an_older_learner_is_fenced_everywhere(server: LiveServer, address: str)
         lambda: old.pace(0),
         lambda: old.finish(),
         lambda: old.evaluations(0.5),
-        lambda: learner(address, attempt=0).hello(),
     ]
+    if successor > 0:
+        calls.append(learner(address, attempt=0).hello)
     for call in calls:
-        with pytest.raises(Fenced, match="replaced by attempt 1"):
+        with pytest.raises(Fenced, match=words):
             call()
+    new.publish(1, BLOB)
     assert not server.look(lambda state: state.finished)
     old.close()
     new.close()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
+from asyncrl_worker.parameter_server.effects import Close, Effect, Send
 from asyncrl_worker.parameter_server.evaluations import PENDING_LIMIT, TRIES
-from asyncrl_worker.parameter_server.schedule import HELD_LIMIT, Batch
-from asyncrl_worker.parameter_server.state import (
-    ACTORS_LIMIT,
-    MALFORMED_LIMIT,
-    Close,
-    Effect,
-    HeldByLearner,
-    ParameterServerState,
-    Send,
-)
+from asyncrl_worker.parameter_server.roster import ACTORS_LIMIT
+from asyncrl_worker.parameter_server.schedule import HELD_LIMIT, Batch, HeldByLearner
+from asyncrl_worker.parameter_server.state import MALFORMED_LIMIT, ParameterServerState
 from asyncrl_worker.parameter_server.validation import Arrival
 from asyncrl_worker.protocol.errors import Fenced, HelloRequired, MalformedMessage, Refused
 from asyncrl_worker.protocol.messages import Ack, Drain, Evaluate, Refusal, Ticket
@@ -24,6 +19,12 @@ from asyncrl_worker.staleness import Ledger, StalenessPolicy, reset_seed
 
 EPOCH = 99
 SEED = 5
+
+
+def ledger_of(held: Sequence[HeldByLearner]) -> Ledger:
+    """The books of a run that has produced nothing but what the learner holds."""
+    fragments = sum(batch.fragments for batch in held)
+    return Ledger(produced=fragments, queued=fragments)
 
 
 class Server:
@@ -39,6 +40,8 @@ class Server:
         actors: int = 2,
         publish: bool = True,
         version: int = 0,
+        held: Sequence[HeldByLearner] = (),
+        join: bool = True,
     ) -> None:
         policy = StalenessPolicy(
             maximum=maximum,
@@ -52,9 +55,9 @@ class Server:
         self.sent: dict[int, list[object]] = {}
         self.closed: list[int] = []
         self.version = version
-        for index in range(actors):
+        for index in range(actors if join else 0):
             self.join(index + 1, index)
-        self.state.learner_hello(0, version, None, [])
+        self.state.learner_hello(0, version, ledger_of(held), held)
         if publish:
             self.publish(version)
 
@@ -71,7 +74,7 @@ class Server:
         self.apply(self.state.actor_ready(session))
 
     def last(self, session: int) -> object:
-        return self.sent[session][-1]
+        return self.sent.get(session, [None])[-1]
 
     def tickets(self, session: int) -> list[Ticket]:
         return [m for m in self.sent.get(session, []) if isinstance(m, Ticket)]
@@ -238,6 +241,52 @@ def test_an_actors_newer_stream_replaces_the_older_one() -> None:
     assert 11 in server.closed and server.state.connected == 2
 
 
+class TestSuccessors:
+    """Processes with the command line of those that they replace."""
+
+    def join(self, server: Server, session: int, process: int, *, begun: bool = False) -> Ticket:
+        server.apply(server.state.actor_joined(session, 0, 0, incarnation=process, begun=begun))
+        server.apply(server.state.actor_ready(session))
+        return server.tickets(session)[-1]
+
+    @pytest.fixture(params=[None, 1], ids=["bounded", "exact"])
+    def server(self, request: pytest.FixtureRequest) -> Server:
+        return Server(inject=request.param, actors=1, join=False, batch=1)
+
+    def test_the_first_process_begins_with_its_own_seeds(self, server: Server) -> None:
+        assert self.join(server, 1, 71).reset_seed is None
+        server.deliver(1)
+        assert self.join(server, 2, 71, begun=True).reset_seed is None, "it only reconnected"
+
+    def test_a_successor_gets_another_seed_until_it_has_delivered(self, server: Server) -> None:
+        self.join(server, 1, 71)
+        seed = self.join(server, 2, 72).reset_seed
+        assert seed is not None
+        again = self.join(server, 3, 72).reset_seed
+        assert again is not None, "the ticket with the seed may not have arrived"
+        server.deliver(3)
+        assert all(ticket.reset_seed is None for ticket in server.tickets(3)[1:])
+        server.fill([3])
+        third = self.join(server, 4, 73) if server.state.admissible else None
+        assert third is None or third.reset_seed not in (None, seed, again)
+
+    def test_a_predecessor_is_not_let_in_again(self, server: Server) -> None:
+        self.join(server, 1, 71)
+        self.join(server, 2, 72)
+        server.apply(server.state.actor_joined(3, 0, 0, incarnation=71, begun=True))
+        refusal = server.last(3)
+        assert isinstance(refusal, Refusal)
+        assert refusal.fenced
+        assert 3 in server.closed
+        assert server.state.rejected["fenced"] == 1
+        assert server.state.connected == 1
+
+    def test_after_a_server_restart_survivors_go_on_and_new_processes_get_a_seed(self) -> None:
+        for begun in (True, False):
+            server = Server(actors=1, join=False, version=8)
+            assert (self.join(server, 1, 71, begun=begun).reset_seed is None) == begun
+
+
 def test_an_absurd_actor_index_is_refused() -> None:
     server = Server()
     server.join(10, ACTORS_LIMIT)
@@ -355,6 +404,29 @@ def test_older_attempts_are_fenced_and_newer_ones_must_introduce_themselves() ->
         state.learner_hello(2, 0, None, [])
 
 
+def test_a_later_process_of_the_same_attempt_begins_anew_and_fences_its_predecessor() -> None:
+    server = Server(maximum=2)
+    server.fill([1, 2])
+    state = server.state
+    assert state.learner_hello(0, 0, None, [], incarnation=0) == [], "it only reconnected"
+    assert state.ledger.queued == 6
+    state.learner_hello(0, 4, None, [], incarnation=72)
+    assert state.ledger.dropped == {"learner_restart": 6}
+    with pytest.raises(Fenced, match="attempt 0: this process was replaced"):
+        state.learner_hello(0, 0, None, [], incarnation=0)
+    with pytest.raises(Fenced, match="attempt 0: this process was replaced"):
+        state.learner.check(0, 0)
+    with pytest.raises(HelloRequired):
+        state.learner.check(0, 73)
+    state.learner.check(0, 72)
+    server.publish(4)
+    assert server.fill([1, 2]) == 6, "the gate is open again"
+    state.learner_hello(1, 0, None, [], incarnation=0)
+    state.learner.check(1, 0)
+    with pytest.raises(Fenced, match="attempt 0 was replaced by attempt 1"):
+        state.learner.check(0, 72)
+
+
 def test_what_the_learner_says_is_checked() -> None:
     server = Server(batch=1)
     server.fill([1, 2])
@@ -436,6 +508,17 @@ def test_exact_repeats_a_skipped_batch_with_the_same_version_before_the_next() -
     server.fill([1, 2])
     batch = server.take()
     assert batch is not None and (batch.version, batch.staleness) == (4, [1, 1])
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_exact_does_not_deal_what_the_learner_holds_when_the_server_is_restarted(lag: int) -> None:
+    server = Server(inject=lag, publish=False, actors=2, version=5, held=[HeldByLearner(9, 2, 5)])
+    server.publish(5)
+    assert server.fill([1, 2]) == 2 * lag, "the batches after the held one, and not that one"
+    server.apply(server.state.consumed(0, 9, "trained", 6))
+    server.publish(6)
+    server.advance(7)
+    server.advance(8)
 
 
 def test_exact_deals_a_dead_actors_ticket_to_its_successor() -> None:

@@ -20,14 +20,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from asyncrl_worker.parameter_server.schedule import Batch
-from asyncrl_worker.parameter_server.state import (
-    Close,
-    Effect,
-    HeldByLearner,
-    ParameterServerState,
-    Send,
-)
+from asyncrl_worker.parameter_server.effects import Close, Effect, Send
+from asyncrl_worker.parameter_server.schedule import Batch, HeldByLearner
+from asyncrl_worker.parameter_server.state import ParameterServerState
 from asyncrl_worker.parameter_server.validation import Arrival
 from asyncrl_worker.protocol.errors import Fenced, MalformedMessage
 from asyncrl_worker.protocol.messages import Ack, Evaluate, Ticket

@@ -16,6 +16,7 @@ from unit.parameter_server.live_server import SCHEMA, LiveServer, fragment, poli
 
 from asyncrl_worker.protocol import rollouts_pb2 as pb
 from asyncrl_worker.protocol.actor_client import ActorStream
+from asyncrl_worker.protocol.channel import RENEW_SECONDS, Link
 from asyncrl_worker.protocol.errors import ConfigurationError, PeerUnavailable, Refused
 from asyncrl_worker.protocol.learner_client import LearnerClient
 from asyncrl_worker.protocol.messages import Ack, Ticket
@@ -218,3 +219,70 @@ def test_a_taken_port_is_named(server: LiveServer, authority: Authority) -> None
         LiveServer(server.address, policy(), tls=folder),
     ):
         pass
+
+
+class TestRenewal:
+    """All certificates are replaced, those of the authority too, while everybody runs."""
+
+    @pytest.fixture
+    def renewed(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path, "renewed")
+
+    @pytest.fixture
+    def server_folder(self, authority: Authority) -> Path:
+        return authority.role("parameter-server", server_name="parameter-server")
+
+    @pytest.fixture
+    def server(self, server_folder: Path) -> Iterator[LiveServer]:
+        with LiveServer("127.0.0.1:0", policy(), tls=server_folder) as server:
+            yield server
+
+    def test_the_server_takes_new_certificates_and_keeps_its_connections(
+        self, server: LiveServer, server_folder: Path, authority: Authority, renewed: Authority
+    ) -> None:
+        with learner(server, authority.role("learner")) as client:
+            (server_folder / "tls.crt").write_text("half-written")
+            with actor(server, authority.role("actor")):
+                pass
+            replace(server_folder, renewed.role("p", server_name="parameter-server"))
+            with actor(server, renewed.role("actor")) as stream:
+                client.publish(0, BLOB)
+                assert isinstance(stream.receive(SECONDS), Ticket)
+        with pytest.raises(PeerUnavailable):
+            actor(server, authority.role("late"), deadline=0.5).__enter__()
+
+    def test_a_client_takes_new_certificates_when_it_connects_again(
+        self, server: LiveServer, server_folder: Path, authority: Authority, renewed: Authority
+    ) -> None:
+        time = 0.0
+        folder = authority.role("learner")
+        link = Link(server.address, folder, receive_limit=1 << 20, clock=lambda: time)
+        replace(server_folder, renewed.role("p", server_name="parameter-server"))
+
+        def code() -> grpc.StatusCode:
+            with pytest.raises(grpc.RpcError) as caught:
+                link.stub.Pace(pb.PaceRequest(), timeout=SECONDS)
+            return caught.value.code()
+
+        failed = link.stub
+        assert code() is grpc.StatusCode.UNAVAILABLE
+        replace(folder, renewed.role("learner"))
+        link.renew(failed)
+        assert link.stub is failed, "it was opened a moment ago"
+        time = RENEW_SECONDS
+        (folder / "tls.key").rename(folder / "gone")
+        link.renew(failed)
+        assert link.stub is failed, "the files are being replaced"
+        (folder / "gone").rename(folder / "tls.key")
+        link.renew(failed)
+        assert code() is grpc.StatusCode.FAILED_PRECONDITION, "it is heard, and not introduced"
+        present = link.stub
+        time = 2 * RENEW_SECONDS
+        link.renew(failed)
+        assert link.stub is present, "another thread has renewed it"
+        link.close()
+
+
+def replace(folder: Path, by: Path) -> None:
+    for path in by.iterdir():
+        path.replace(folder / path.name)

@@ -25,7 +25,7 @@ class Authority:
         self._certificate = self._sign(self._name, self._key.public_key(), authority=True)
 
     def issue(self, folder: Path, name: str) -> Path:
-        """Write this authority's certificate, and a new one for `name` on 127.0.0.1."""
+        """Write this authority's certificate, and a new one for the role `name` on 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(named(name), key.public_key(), authority=False)
         folder.mkdir(parents=True)
@@ -50,7 +50,12 @@ class Authority:
             .not_valid_after(NOW + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                x509.SubjectAlternativeName(
+                    [
+                        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                        *(x509.DNSName(a.value) for a in subject),
+                    ]
+                ),
                 critical=False,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)

@@ -135,6 +135,31 @@ def test_a_wrong_manifest_is_named_field_by_field(tmp_path: Path, termination: P
     assert "spec.seed" in document["message"]
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--attempt", "$(ASYNCRL_ATTEMPT)"), "argument --attempt: invalid int value: '$(ASYNCRL"),
+        (("--index", ""), "argument --index"),
+        (("--resume=yes",), "argument --resume"),
+        (("--rapport", "0.0.0.0:1"), "unrecognized arguments: --rapport 0.0.0.0:1"),
+    ],
+    ids=["not expanded", "empty", "a value for a flag", "unknown"],
+)
+def test_a_wrong_command_line_leaves_a_message_too(
+    more: tuple[str, ...], words: str, tmp_path: Path, termination: Path
+) -> None:
+    assert run(tmp_path, lambda a, s: 0, *more) == WRONG_CONFIGURATION
+    document = json.loads(termination.read_text())
+    assert (document["role"], document["reason"]) == ("actor", "InvalidSpec")
+    assert words in document["message"]
+
+
+def test_what_is_missing_on_the_command_line_is_named(termination: Path) -> None:
+    assert run_role("learner", lambda a, s: 0, []) == WRONG_CONFIGURATION
+    message = json.loads(termination.read_text())["message"]
+    assert "--manifest, --address, --run-directory" in message
+
+
 def test_the_message_is_optional_where_nobody_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

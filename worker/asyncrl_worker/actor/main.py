@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 
 from asyncrl_worker.role import pin_threads
 
@@ -23,7 +23,6 @@ from asyncrl_api.spec import AsyncRLJobSpec  # noqa: E402
 from asyncrl_worker.actor.actor import Actor  # noqa: E402
 from asyncrl_worker.actor.metrics import ActorMetrics  # noqa: E402
 from asyncrl_worker.actor.rollout import Rollout, RolloutInterrupted  # noqa: E402
-from asyncrl_worker.actor.watchdog import StallDetector, Watchdog  # noqa: E402
 from asyncrl_worker.endpoint import Endpoint  # noqa: E402
 from asyncrl_worker.environments.factory import make_vector_environment  # noqa: E402
 from asyncrl_worker.environments.vector import Progress, VectorEnvironment  # noqa: E402
@@ -36,13 +35,15 @@ from asyncrl_worker.fault import (  # noqa: E402
 )
 from asyncrl_worker.policies.layout import PolicyLayout  # noqa: E402
 from asyncrl_worker.protocol.actor_client import ActorStream  # noqa: E402
-from asyncrl_worker.protocol.errors import PeerUnavailable, ProtocolError, Refused  # noqa: E402
-from asyncrl_worker.role import RoleArguments, Stop, end_with, run_role  # noqa: E402
+from asyncrl_worker.protocol.channel import STALL_TIMEOUTS_TO_START  # noqa: E402
+from asyncrl_worker.protocol.errors import Fenced, PeerUnavailable, ProtocolError, Refused  # noqa: E402
+from asyncrl_worker.role import RoleArguments, Stop, run_role  # noqa: E402
+from asyncrl_worker.watchdog import StallDetector, Watchdog, end_stalled  # noqa: E402
 
 log = logging.getLogger("asyncrl.actor")
 
 # A parameter server that hangs is found after one stall timeout and needs time to come back.
-STALL_TIMEOUTS_WITHOUT_PEER = 2
+STALL_TIMEOUTS_WITHOUT_PEER = 2.0
 
 
 def main(arguments: RoleArguments, stop: Stop) -> int:
@@ -56,6 +57,8 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
             return TERMINATED
         message = f"{arguments.name}: {error}"
         raise RoleError(Reason.PEER_UNAVAILABLE, message, PEER_UNAVAILABLE) from error
+    except Fenced as error:
+        raise RoleError(error.reason, f"{arguments.name}: {error}", error.exit_code) from error
     except Refused as error:
         message = f"{arguments.name}: {error}"
         raise RoleError(Reason.PROTOCOL_MISMATCH, message, WRONG_CONFIGURATION) from error
@@ -77,9 +80,7 @@ def _run(arguments: RoleArguments, stop: Stop) -> int:
     )
     metrics = ActorMetrics()
     with ExitStack() as stack:
-        watchdog = Watchdog(
-            detector, timeout=timeout, on_stall=lambda line: _end_stalled(arguments, line)
-        )
+        watchdog = Watchdog(detector, timeout=timeout, on_stall=partial(end_stalled, arguments))
         stack.callback(watchdog.close)
         # Before gRPC starts its threads: environments may fork processes.
         environment = make_vector_environment(
@@ -100,6 +101,7 @@ def _run(arguments: RoleArguments, stop: Stop) -> int:
             schema=environment.description.schema,
             tls=arguments.tls,
             deadline=STALL_TIMEOUTS_WITHOUT_PEER * timeout,
+            patience=STALL_TIMEOUTS_TO_START * timeout,
         )
         actor = Actor(
             stream,
@@ -144,16 +146,6 @@ def _evaluation_environment(spec: AsyncRLJobSpec, progress: Progress) -> VectorE
         return None
     count = min(spec.evaluation.episodes, spec.workload.gymnasium.environments)
     return make_vector_environment(spec.workload, environments=count, progress=progress)
-
-
-def _end_stalled(arguments: RoleArguments, line: str) -> None:
-    """End the process from the watchdog's thread: the main thread is inside the environment."""
-    code = end_with(
-        arguments.role, arguments.index, Reason.ENVIRONMENT_FAILED, line, WRONG_CONFIGURATION
-    )
-    for child in multiprocessing.active_children():
-        child.kill()
-    os._exit(code)
 
 
 if __name__ == "__main__":

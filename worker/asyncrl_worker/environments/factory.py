@@ -36,16 +36,18 @@ VECTORIZATION_FIELD = "spec.workload.gymnasium.vectorization"
 RESERVED_KWARGS = frozenset({"num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "id"})
 
 
-def describe(workload: Workload) -> EnvironmentDescription:
+def describe(workload: Workload, progress: Progress | None = None) -> EnvironmentDescription:
     """What a policy must know of the environment; makes one and closes it again.
+
+    Args:
+        progress: written to while the environment's code runs, for a watchdog.
 
     Raises:
         EnvironmentFault: it cannot be made, or has spaces that are not supported.
     """
     gym = _gymnasium(workload)
-    environment = _make(
-        gym, 1, "sync" if gym.vectorization == "async" else gym.vectorization, Progress()
-    )
+    kind = "sync" if gym.vectorization == "async" else gym.vectorization
+    environment = _make(gym, 1, kind, progress or Progress())
     environment.close()
     return environment.description
 

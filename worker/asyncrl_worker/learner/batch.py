@@ -41,6 +41,11 @@ class Batch:
         columns = slice(rank * width, (rank + 1) * width)
         return Batch(*(getattr(self, name)[:, columns] for name in self.__dataclass_fields__))
 
+    def every(self, stride: int, offset: int) -> Batch:
+        """Every `stride`-th environment from `offset` on."""
+        columns = slice(offset, None, stride)
+        return Batch(*(getattr(self, name)[:, columns] for name in self.__dataclass_fields__))
+
     def staleness(self, version: int) -> Tensor:
         """Versions between each step's policy and `version`, float32 [T, N]."""
         return (version - self.policy_versions).to(torch.float32)

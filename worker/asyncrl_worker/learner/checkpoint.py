@@ -68,7 +68,7 @@ class CheckpointFolder:
         """Write a checkpoint and delete what is beyond `keep`. Raises OSError (disk full, ...)."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._remove_temporary()
-        target = self.path / f"v{checkpoint.version:09d}"
+        target = self.path_of(checkpoint)
         temporary = self.path / f".{target.name}.tmp"
         temporary.mkdir()
         try:
@@ -108,6 +108,14 @@ class CheckpointFolder:
             )
         return None
 
+    def path_of(self, checkpoint: Checkpoint) -> Path:
+        """Where this checkpoint lies once it is saved."""
+        return self.path / f"v{checkpoint.version:09d}"
+
+    def __bool__(self) -> bool:
+        """Whether there is a checkpoint, valid or not."""
+        return bool(self._folders())
+
     def _folders(self) -> list[Path]:
         """Checkpoints from old to new; whatever else lies there is not ours."""
         if not self.path.is_dir():
@@ -124,12 +132,26 @@ def _version(folder: Path) -> int:
     return int(folder.name[1:])
 
 
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
+def to_bytes(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The contents of a checkpoint's two files, by their names."""
     document = {"format": FORMAT, "version": checkpoint.version, "state": checkpoint.state}
-    contents = {
+    return {
         TENSORS: save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}),
         STATE: json.dumps(document, indent=1).encode(),
     }
+
+
+def from_bytes(contents: Mapping[str, bytes]) -> Checkpoint:
+    """What `to_bytes` was given. Raises ValueError, KeyError, SafetensorError."""
+    document = json.loads(contents[STATE])
+    if document["format"] != FORMAT:
+        raise ValueError(f"format {document['format']}, this program reads {FORMAT}")
+    tensors = load(contents[TENSORS])
+    return Checkpoint(version=document["version"], tensors=tensors, state=document["state"])
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    contents = to_bytes(checkpoint)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[DIGESTS] = json.dumps(digests).encode()
     for name, data in contents.items():
@@ -146,11 +168,7 @@ def _read(folder: Path) -> Checkpoint:
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != digests[name]:
             raise ValueError(f"{name} does not match its digest")
-    document = json.loads(contents[STATE])
-    if document["format"] != FORMAT:
-        raise ValueError(f"format {document['format']}, this program reads {FORMAT}")
-    tensors = load(contents[TENSORS])
-    return Checkpoint(version=document["version"], tensors=tensors, state=document["state"])
+    return from_bytes(contents)
 
 
 def _sync_folder(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The learner's other ranks: they get their share of every batch and take the same steps."""
+"""The learner's other ranks: they get their share of every batch and take the same steps.
+
+Only rank 0 has a run folder that lasts: what a run goes on from, it sends to the others.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,26 @@ from torch import Tensor
 
 from asyncrl_worker.environments.spaces import Discrete, EnvironmentDescription
 from asyncrl_worker.learner.batch import Batch
+from asyncrl_worker.learner.checkpoint import (
+    STATE,
+    TENSORS,
+    Checkpoint,
+    from_bytes,
+    to_bytes,
+)
 from asyncrl_worker.learner.ranks import Ranks
 from asyncrl_worker.learner.step import LearnerStep
 
-TRAIN, END = 1.0, 0.0
+TRAIN, WAIT, END = 2.0, 1.0, 0.0
+
+
+def share_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Rank 0's checkpoint, on every rank; None where the run begins anew."""
+    if ranks.size == 1:
+        return checkpoint
+    own = {} if checkpoint is None else to_bytes(checkpoint)
+    contents = {name: ranks.share(own.get(name, b"")) for name in (TENSORS, STATE)}
+    return from_bytes(contents) if contents[STATE] else None
 
 
 class Fellows:
@@ -32,6 +51,10 @@ class Fellows:
     def part(self, batch: Batch) -> Batch:
         """This rank's share of a batch."""
         return batch if self._ranks.size == 1 else batch.shard(self._ranks.rank, self._ranks.size)
+
+    def wait(self) -> None:
+        """Tell every other rank that there is no batch yet: silence would end them."""
+        self._ranks.broadcast({"header": _header(WAIT, 0.0, 0.0)})
 
     def dismiss(self) -> None:
         """Tell every other rank that the run is over."""
@@ -63,12 +86,14 @@ class Follower:
             header = _header(END, 0.0, 0.0)
             self._ranks.broadcast({"header": header})
             command, columns, progress = header.tolist()
+            self.progressed_at = self._clock()
             if command == END:
                 return self._step.updates
+            if command == WAIT:
+                continue
             batch = empty_batch(self._length, int(columns), self._description)
             self._ranks.broadcast(_tensors(batch))
             self._step.update(batch.shard(self._ranks.rank, self._ranks.size), progress=progress)
-            self.progressed_at = self._clock()
 
 
 def empty_batch(length: int, columns: int, description: EnvironmentDescription) -> Batch:

@@ -24,17 +24,22 @@ from asyncrl_worker.learner.fellows import Fellows
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.learner.progress import EvaluationScore
+from asyncrl_worker.learner.ranks import RankLost
 from asyncrl_worker.learner.report import Ending, Snapshot
 from asyncrl_worker.learner.step import LearnerStep, UpdateResult
-from asyncrl_worker.protocol.errors import ProtocolError
+from asyncrl_worker.protocol.errors import PeerUnavailable, ProtocolError
 from asyncrl_worker.protocol.learner_client import BatchMessage, LearnerClient
 from asyncrl_worker.protocol.tensors import decode
 from asyncrl_worker.role import Stop
-from asyncrl_worker.stability import Action, Judgement, Response, StabilityJudge
+from asyncrl_worker.stability import Action, Judgement
 from asyncrl_worker.staleness import StalenessPolicy
 from asyncrl_worker.telemetry import Telemetry
 
 log = logging.getLogger("asyncrl")
+
+PEER_SHARE_OF_GRACE = 0.25
+"""Part of the grace period in which a parameter server may still answer; the rest of it is for the
+step under way and the checkpoint."""
 
 FINAL_EVALUATION_SECONDS = 30.0
 """Longest wait for the evaluation of the last version; a run that is over does not hang on it."""
@@ -53,8 +58,6 @@ class TrainingLoop:
         client: LearnerClient,
         exchange: Exchange,
         fellows: Fellows,
-        judge: StabilityJudge,
-        response: Response,
         policy: StalenessPolicy,
         checkpoints: CheckpointFolder,
         telemetry: Telemetry,
@@ -70,8 +73,8 @@ class TrainingLoop:
         self._client = client
         self._exchange = exchange
         self._fellows = fellows
-        self._judge = judge
-        self._response = response
+        self._judge = memory.judge
+        self._response = memory.response
         self._policy = policy
         self._checkpoints = checkpoints
         self._telemetry = telemetry
@@ -97,32 +100,67 @@ class TrainingLoop:
 
     def run(self) -> Ending | None:
         """Train to the end; None if a signal asked to stop (the checkpoint is written then)."""
-        ending: Ending | None = None
-        while ending is None and not self._stop.requested:
-            waited_from = self._clock()
-            message = self._exchange.next()
-            self._take_evaluations()
-            ending = self._finished()
-            if ending is None and message is not None:
-                self._metrics.wait_seconds.observe(self._clock() - waited_from)
-                ending = self._train(message) or self._finished()
-        self._fellows.dismiss()
-        if ending is None:
-            # The roles of a pod get SIGTERM together: the peer may be gone.
-            self._save_checkpoint(
-                patience=self._spec.run_policy.termination_grace_period_seconds / 4
+        ending = self._until_ended()
+        try:
+            self._fellows.dismiss()
+        except RankLost as error:  # what was trained so far is whole all the same
+            log.warning("event=rank_lost error=%s", error)
+        if ending is not None and self._conclude(ending):
+            return ending
+        self._save_checkpoint(patience=self._patience)
+        return None
+
+    def report(self) -> str:
+        """The newest snapshot as the API's JSON; may be called from other threads."""
+        return self.snapshot.report().model_dump_json(by_alias=True)
+
+    def _until_ended(self) -> Ending | None:
+        """Train until the run is over, or until a signal: then None."""
+        while not self._stop.requested:
+            self.progressed_at = waited_from = self._clock()
+            try:
+                message = self._exchange.next()
+                self._take_evaluations()
+                ending = self._finished()
+                if ending is None and message is None:
+                    self._fellows.wait()
+                elif ending is None and message is not None:
+                    self._metrics.wait_seconds.observe(self._clock() - waited_from)
+                    ending = self._train(message) or self._finished()
+            except PeerUnavailable as error:
+                self._give_up(error)
+                continue
+            if ending is not None:
+                return ending
+        return None
+
+    def _conclude(self, ending: Ending) -> bool:
+        """What a run that is over leaves behind; False where a signal came before all was told."""
+        try:
+            self._await_last_evaluation(ending)
+            self.snapshot = self.snapshot.updated(
+                training=report.training_status(self._memory.progress)
             )
-            return None
-        self._await_last_evaluation(ending)
-        self.snapshot = self.snapshot.updated(
-            training=report.training_status(self._memory.progress)
-        )
-        if self._newest is not None:
-            self._record(*self._newest)  # again, for the evaluation that came after it
-        self._save_checkpoint()
-        self._client.finish()
+            if self._newest is not None:
+                self._record(*self._newest)  # again, for the evaluation that came after it
+            self._save_checkpoint()
+            self._client.finish()
+        except PeerUnavailable as error:
+            self._give_up(error)
+            return False
         self.snapshot = self.snapshot.ended(ending, report.ledger_status(self._client.ledger))
-        return ending
+        return True
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the peer after a signal: pods get it together, and it may be gone."""
+        return self._spec.run_policy.termination_grace_period_seconds * PEER_SHARE_OF_GRACE
+
+    def _give_up(self, error: PeerUnavailable) -> None:
+        """A peer that is gone is an error, unless this role was asked to end too."""
+        if not self._stop.requested:
+            raise error
+        log.warning("event=peer_gone error=%s", error)
 
     def _train(self, message: BatchMessage) -> Ending | None:
         started = self._clock()
@@ -159,7 +197,6 @@ class TrainingLoop:
         self._record(result, judgement)
         if due:
             self._save_checkpoint()
-        self.progressed_at = self._clock()
         return self._act(action)
 
     def _record(self, result: UpdateResult, judgement: Judgement) -> None:
@@ -194,7 +231,10 @@ class TrainingLoop:
                 evaluate_episodes=self._episodes_due(),
                 reset_environments=reset,
             )
-        self._exchange.settle(Settlement(message.batch_id, result.outcome, new))
+        try:
+            self._exchange.settle(Settlement(message.batch_id, result.outcome, new))
+        except PeerUnavailable as error:  # the step is made; its books and its checkpoint follow
+            self._give_up(error)
 
     def _episodes_due(self) -> int:
         """Episodes to evaluate this version with: every interval, and the last version."""
@@ -244,6 +284,7 @@ class TrainingLoop:
             return
         deadline = self._clock() + FINAL_EVALUATION_SECONDS
         while self._evaluation_requested > self._evaluated and not self._stop.requested:
+            self.progressed_at = self._clock()
             if self._clock() >= deadline:
                 log.warning("event=final_evaluation_missed version=%d", self._evaluation_requested)
                 return
@@ -269,7 +310,7 @@ class TrainingLoop:
         try:
             self._exchange.flush(patience)
         except ProtocolError as error:
-            if math.isinf(patience):
+            if not self._stop.requested:
                 raise
             log.warning("event=settlement_lost error=%s", error)
         self._telemetry.flush()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from safetensors.torch import save
 
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
-from asyncrl_api.spec import StabilityThresholds as ThresholdsSpec
+from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.endpoint import Endpoint
 from asyncrl_worker.environments.factory import describe
 from asyncrl_worker.environments.spaces import EnvironmentDescription
+from asyncrl_worker.environments.vector import Progress
 from asyncrl_worker.fault import (
     COMPLETE,
     FAILED,
@@ -23,63 +26,126 @@ from asyncrl_worker.fault import (
     WRONG_CONFIGURATION,
     RoleError,
 )
-from asyncrl_worker.learner.checkpoint import CheckpointFolder
+from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
 from asyncrl_worker.learner.exchange import (
     Exchange,
     LockstepExchange,
     OverlappedExchange,
 )
-from asyncrl_worker.learner.fellows import Fellows, Follower
-from asyncrl_worker.learner.loop import TrainingLoop
+from asyncrl_worker.learner.fellows import Fellows, Follower, share_checkpoint
+from asyncrl_worker.learner.loop import PEER_SHARE_OF_GRACE, TrainingLoop
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
-from asyncrl_worker.learner.progress import Progress
-from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.learner.progress import Progress as TrainingProgress
+from asyncrl_worker.learner.ranks import RankLost, Ranks
 from asyncrl_worker.learner.step import LearnerStep
+from asyncrl_worker.learner.thresholds import stability_thresholds
+from asyncrl_worker.learner.window import Window
 from asyncrl_worker.policies.layout import PolicyLayout
+from asyncrl_worker.protocol.channel import STALL_TIMEOUTS_TO_START
+from asyncrl_worker.protocol.errors import PeerUnavailable
 from asyncrl_worker.protocol.learner_client import LearnerClient
 from asyncrl_worker.role import RoleArguments, Stop, pin_threads, run_role, write_atomically
-from asyncrl_worker.stability import (
-    Response,
-    StabilityJudge,
-    StabilityThresholds,
-    Threshold,
-)
-from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
+from asyncrl_worker.stability import Response, StabilityJudge
+from asyncrl_worker.staleness import StalenessViolation
 from asyncrl_worker.telemetry import Telemetry
+from asyncrl_worker.watchdog import StallDetector, Watchdog, end_stalled
 
 log = logging.getLogger("asyncrl")
+
+STALL_TIMEOUTS_BETWEEN_RANKS = 4.0
+"""A rank that says nothing for so many stall timeouts is lost. Rank 0 speaks every second, but for
+a step and its settlement, of which each call may take one stall timeout."""
 
 
 def main(arguments: RoleArguments, stop: Stop) -> int:
     """Rank 0 trains and talks; the other ranks follow it."""
     torch.set_num_threads(pin_threads())
     spec = arguments.job.spec
-    description = describe(spec.workload)
-    layout = PolicyLayout.from_spec(description, spec.network)
-    ranks = Ranks.from_environment(deadline=2.0 * spec.run_policy.stall_timeout_seconds)
-    step = LearnerStep(spec, layout, ranks)
+    description = _describe(arguments)
+    metrics = LearnerMetrics()
+    stall = float(spec.run_policy.stall_timeout_seconds)
+    window = Window(stall)
+    with Endpoint(
+        arguments,
+        registry=metrics.registry,
+        health=window.health,
+        ready=window.ready,
+        report=window.report,
+    ):
+        ranks = Ranks.from_environment(deadline=STALL_TIMEOUTS_BETWEEN_RANKS * stall)
+        step = LearnerStep(spec, PolicyLayout.from_spec(description, spec.network), ranks)
+        try:
+            if ranks.rank > 0:
+                return _follow(arguments, step, ranks, description, window, stop)
+            return _lead(arguments, step, ranks, description, metrics, window, stop)
+        except (PeerUnavailable, RankLost):
+            if stop.requested:
+                return TERMINATED
+            raise
+        except StalenessViolation as error:
+            raise RoleError("StalenessViolated", f"learner: {error}", FAILED) from error
+        finally:
+            ranks.close()
+
+
+def _describe(arguments: RoleArguments) -> EnvironmentDescription:
+    """What the environment looks like; one that cannot be made in time ends the process."""
+    workload, progress = arguments.job.spec.workload, Progress()
+    timeout = float(arguments.job.spec.run_policy.stall_timeout_seconds)
+    name = "" if workload.gymnasium is None else workload.gymnasium.id
+    detector = StallDetector(name, (progress,), timeout=timeout, clock=time.monotonic)
+    watchdog = Watchdog(detector, timeout=timeout, on_stall=partial(end_stalled, arguments))
+    try:
+        return describe(workload, progress)
+    finally:
+        watchdog.close()
+
+
+def _follow(
+    arguments: RoleArguments,
+    step: LearnerStep,
+    ranks: Ranks,
+    description: EnvironmentDescription,
+    window: Window,
+    stop: Stop,
+) -> int:
+    """A rank other than 0; a wish to stop reaches it through rank 0, which checkpoints first."""
+    spec = arguments.job.spec
+    if not ranks.meet(patience=_patience(spec), stop=stop):
+        return TERMINATED
+    checkpoint = share_checkpoint(ranks, None)
+    if checkpoint is not None:
+        _memory(spec, step).restore(checkpoint, arguments.run_directory)
+        log.info("event=resumed version=%d", step.version)
+    window.trained = follower = Follower(
+        step, ranks, length=spec.algorithm.fragment_length, description=description
+    )
+    follower.run()
+    return TERMINATED if stop.requested else COMPLETE
+
+
+def _lead(
+    arguments: RoleArguments,
+    step: LearnerStep,
+    ranks: Ranks,
+    description: EnvironmentDescription,
+    metrics: LearnerMetrics,
+    window: Window,
+    stop: Stop,
+) -> int:
+    """Rank 0: go on from the checkpoint, reach the parameter server and the ranks, and train."""
+    spec = arguments.job.spec
     policy = staleness_policy(spec)
-    response = Response(spec.stability.on_degraded, staleness_max=policy.bound)
-    judge = StabilityJudge(stability_thresholds(spec.stability.thresholds, spec))
-    memory = RunMemory(step, Progress(spec.stopping, time.monotonic), judge, response)
+    log.info("event=staleness %s", policy.explain())
+    memory = _memory(spec, step)
     checkpoints = CheckpointFolder(
         arguments.run_directory / "checkpoints", keep=spec.checkpoint.keep
     )
+    checkpoint = _newest(arguments, checkpoints)
     ledger = None
-    if arguments.resume or arguments.attempt > 0:
-        ledger = memory.load(checkpoints)
-        log.info("event=resumed version=%d found=%s", step.version, ledger is not None)
-    if not ranks.agrees(step.updates):
-        message = (
-            f"{arguments.name}: resumed at update {step.updates}, not where rank 0 is; give every "
-            "rank the same run directory"
-        )
-        raise RoleError(Reason.CHECKPOINT_INVALID, message, WRONG_CONFIGURATION)
-    metrics = LearnerMetrics()
-    if ranks.rank > 0:
-        return _follow(arguments, step, ranks, description, metrics, stop)
-    log.info("event=staleness %s", policy.explain())
+    if checkpoint is not None:
+        ledger = memory.restore(checkpoint, checkpoints.path_of(checkpoint))
     client = LearnerClient(
         arguments.address,
         tls=arguments.tls,
@@ -89,129 +155,97 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
         ledger=ledger,
         deadline=float(spec.run_policy.stall_timeout_seconds),
     )
-    with client, Telemetry(arguments.run_directory) as telemetry:
-        exact = policy.exact_lag is not None
+    stop.add_callback(lambda: _close_soon(client, spec, window))
+    exact = policy.exact_lag is not None
+    with contextlib.closing(client), Telemetry(arguments.run_directory) as telemetry:
+        client.hello(_patience(spec))
         # A resumed run restarts its episodes where the uninterrupted one did: at the checkpoint.
         client.publish(
             step.version, save(step.weights()), reset_environments=exact and step.version > 0
         )
-        if response.staleness_bound < policy.bound:
-            client.pace(response.staleness_bound)
+        if memory.response.staleness_bound < policy.bound:
+            client.pace(memory.response.staleness_bound)
+        if not ranks.meet(patience=_patience(spec), stop=stop):
+            return TERMINATED
+        share_checkpoint(ranks, checkpoint)
         exchange: Exchange = LockstepExchange(client) if exact else OverlappedExchange(client)
-        loop = TrainingLoop(
-            spec,
-            description,
-            step=step,
-            memory=memory,
-            client=client,
-            exchange=exchange,
-            fellows=Fellows(ranks),
-            judge=judge,
-            response=response,
-            policy=policy,
-            checkpoints=checkpoints,
-            telemetry=telemetry,
-            metrics=metrics,
-            stop=stop,
-            attempt=arguments.attempt,
-        )
         try:
-            return _serve(arguments, loop, metrics)
-        except StalenessViolation as error:
-            raise RoleError("StalenessViolated", f"learner: {error}", FAILED) from error
+            window.trained = loop = TrainingLoop(
+                spec,
+                description,
+                step=step,
+                memory=memory,
+                client=client,
+                exchange=exchange,
+                fellows=Fellows(ranks),
+                policy=policy,
+                checkpoints=checkpoints,
+                telemetry=telemetry,
+                metrics=metrics,
+                stop=stop,
+                attempt=arguments.attempt,
+            )
+            return _train(arguments, loop)
         finally:
             client.close()
             exchange.close()
-            ranks.close()
 
 
-def _health(arguments: RoleArguments, trained: TrainingLoop | Follower) -> Callable[[], str | None]:
-    timeout = arguments.job.spec.run_policy.stall_timeout_seconds
+def _newest(arguments: RoleArguments, checkpoints: CheckpointFolder) -> Checkpoint | None:
+    """What the run goes on from, if anything.
 
-    def health() -> str | None:
-        idle = time.monotonic() - trained.progressed_at
-        return None if idle < timeout else f"no update for {idle:.0f} s, more than {timeout} s"
+    A learner that was restarted in place has its predecessor's command line, so that only
+    --resume, or a higher attempt, tells that the checkpoints are its own. Without either they
+    belong to another run, whose newest would be taken for this one's later.
+    """
+    if arguments.resume or arguments.attempt > 0:
+        checkpoint = checkpoints.load_newest()
+        version = 0 if checkpoint is None else checkpoint.version
+        log.info("event=resumed version=%d found=%s", version, checkpoint is not None)
+        return checkpoint
+    if checkpoints:
+        message = (
+            f"{arguments.name}: {checkpoints.path} holds the checkpoints of an earlier start; go "
+            "on from them with --resume, or give another --run-directory"
+        )
+        raise RoleError(Reason.CHECKPOINT_INVALID, message, WRONG_CONFIGURATION)
+    return None
 
-    return health
 
-
-def _follow(
-    arguments: RoleArguments,
-    step: LearnerStep,
-    ranks: Ranks,
-    description: EnvironmentDescription,
-    metrics: LearnerMetrics,
-    stop: Stop,
-) -> int:
-    """A rank other than 0; a wish to stop reaches it through rank 0, which checkpoints first."""
-    follower = Follower(
-        step, ranks, length=arguments.job.spec.algorithm.fragment_length, description=description
+def _memory(spec: AsyncRLJobSpec, step: LearnerStep) -> RunMemory:
+    return RunMemory(
+        step,
+        TrainingProgress(spec.stopping, time.monotonic),
+        StabilityJudge(stability_thresholds(spec.stability)),
+        Response(spec.stability.on_degraded, staleness_max=staleness_policy(spec).bound),
     )
-    with Endpoint(
-        arguments,
-        registry=metrics.registry,
-        health=_health(arguments, follower),
-        ready=lambda: True,
-    ):
-        follower.run()
-        ranks.close()
-    return TERMINATED if stop.requested else COMPLETE
 
 
-def _serve(arguments: RoleArguments, loop: TrainingLoop, metrics: LearnerMetrics) -> int:
-    def report() -> str:
-        return loop.snapshot.report().model_dump_json(by_alias=True)
+def _patience(spec: AsyncRLJobSpec) -> float:
+    """Seconds for the other roles to appear."""
+    return STALL_TIMEOUTS_TO_START * spec.run_policy.stall_timeout_seconds
 
-    with Endpoint(
-        arguments,
-        registry=metrics.registry,
-        health=_health(arguments, loop),
-        ready=lambda: True,
-        report=report,
-    ):
-        ending = loop.run()
-        # The endpoint goes with the process; the last word stays.
-        final = arguments.run_directory / "roles" / f"{arguments.name}.report.json"
-        write_atomically(final, report().encode())
+
+def _close_soon(client: LearnerClient, spec: AsyncRLJobSpec, window: Window) -> None:
+    """After a signal no call waits for long: the peer got it too, and the checkpoint must not."""
+    share = 0.0 if window.trained is None else PEER_SHARE_OF_GRACE
+    grace = float(spec.run_policy.termination_grace_period_seconds)
+    timer = threading.Timer(share * grace, client.close)
+    timer.daemon = True
+    timer.start()
+
+
+def _train(arguments: RoleArguments, loop: TrainingLoop) -> int:
+    ending = loop.run()
+    # The endpoint goes with the process; the last word stays.
+    final = arguments.run_directory / "roles" / f"{arguments.name}.report.json"
+    write_atomically(final, loop.report().encode())
     if ending is None:
         return TERMINATED
     log.info("event=ended outcome=%s reason=%s", ending.outcome, ending.reason)
     if ending.outcome == "Failed":
         raise RoleError(ending.reason, f"learner: {ending.message}", FAILED)
     return COMPLETE
-
-
-def staleness_policy(spec: AsyncRLJobSpec) -> StalenessPolicy:
-    """The manifest's `staleness`, with the sizes that the bound is derived from."""
-    return StalenessPolicy(
-        maximum=spec.staleness.max,
-        on_stale=spec.staleness.on_stale,
-        inject=spec.staleness.inject,
-        fragments_per_batch=spec.algorithm.fragments_per_batch,
-        replicas=spec.actors.replicas,
-    )
-
-
-def stability_thresholds(thresholds: ThresholdsSpec, spec: AsyncRLJobSpec) -> StabilityThresholds:
-    """The manifest's `stability.thresholds` for the judge, which knows nothing of manifests."""
-    return StabilityThresholds(
-        kl=Threshold(thresholds.kl.watch, thresholds.kl.degraded),
-        max_log_ratio=Threshold(thresholds.max_log_ratio.watch, thresholds.max_log_ratio.degraded),
-        effective_sample_size=Threshold(
-            thresholds.effective_sample_size.watch, thresholds.effective_sample_size.degraded
-        ),
-        entropy_fraction=Threshold(
-            thresholds.entropy_fraction.watch, thresholds.entropy_fraction.degraded
-        ),
-        gradient_norm_z_score=Threshold(
-            thresholds.gradient_norm_z_score.watch, thresholds.gradient_norm_z_score.degraded
-        ),
-        relative_alignment=Threshold(
-            thresholds.relative_alignment.watch, thresholds.relative_alignment.degraded
-        ),
-        enter_updates=spec.stability.enter_updates,
-        leave_updates=spec.stability.leave_updates,
-    )
 
 
 if __name__ == "__main__":

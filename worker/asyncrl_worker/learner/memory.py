@@ -38,18 +38,15 @@ class RunMemory:
         self.progress = progress
         self.alignment = AlignmentCounts()
         self.checkpoint = CheckpointStatus()
-        self._judge = judge
-        self._response = response
+        self.judge = judge
+        self.response = response
 
     def save(self, folder: CheckpointFolder, *, ledger: Ledger) -> Path:
         """Write a checkpoint of the current version; returns its folder. Raises OSError."""
         return folder.save(Checkpoint(self.step.version, self._tensors(), self._state(ledger)))
 
-    def load(self, folder: CheckpointFolder) -> Ledger | None:
-        """Restore the newest valid checkpoint and return its ledger; None if there is none."""
-        checkpoint = folder.load_newest()
-        if checkpoint is None:
-            return None
+    def restore(self, checkpoint: Checkpoint, path: Path) -> Ledger:
+        """Go on from a checkpoint that lies, on rank 0, at `path`; returns its ledger."""
         step, tensors, state = self.step, checkpoint.tensors, checkpoint.state
         step.policy.load_state_dict(section("policy", tensors))
         step.value.load_state_dict(section("value", tensors))
@@ -67,9 +64,8 @@ class RunMemory:
         torch.set_rng_state(tensors["random.torch"])
         self.progress.load(state["progress"])
         self.alignment = AlignmentCounts(**state["alignment_counts"])
-        self._judge.load_state_dict(state["judge"])
-        self._response.load_state_dict(state["response"])
-        path = folder.path / f"v{checkpoint.version:09d}"
+        self.judge.load_state_dict(state["judge"])
+        self.response.load_state_dict(state["response"])
         self.checkpoint = CheckpointStatus(version=checkpoint.version, path=str(path))
         return Ledger(**state["ledger"])
 
@@ -101,8 +97,8 @@ class RunMemory:
                 "projected": counts.projected,
                 "skipped": counts.skipped,
             },
-            "judge": self._judge.state_dict(),
-            "response": self._response.state_dict(),
+            "judge": self.judge.state_dict(),
+            "response": self.response.state_dict(),
             "ledger": {
                 "produced": ledger.produced,
                 "trained": ledger.trained,

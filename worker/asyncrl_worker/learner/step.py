@@ -79,6 +79,20 @@ class UpdateResult:
     displacement_removed: float
 
 
+@dataclass(frozen=True)
+class _Gradients:
+    """What went with the gradients of one minibatch; losses over every rank."""
+
+    policy_loss: float
+    value_loss: float
+    targets: Targets
+    importance: ImportanceMeasures | None
+
+    def finite(self, *norms: float) -> bool:
+        """The losses too: clip and minimum turn the gradient of a NaN ratio into 0."""
+        return all(math.isfinite(n) for n in (self.policy_loss, self.value_loss, *norms))
+
+
 class LearnerStep:
     """Policy, value function, optimizers and every layer between a batch and the next version.
 
@@ -122,54 +136,32 @@ class LearnerStep:
         self._ranks = ranks
 
     def update(self, batch: Batch, *, progress: float = 0.0) -> UpdateResult:
-        """Train on this rank's part of a batch; `progress` 0..1 drives the rates' schedule."""
+        """Train on this rank's part of a batch; `progress` 0..1 drives the rates' schedule.
+
+        What is measured is of the first minibatch of the first epoch, where alignment control
+        decides about the whole batch: between minibatches of one batch the cosine says nothing of
+        staleness, and it jumps where an epoch begins anew.
+        """
         staleness = measure_staleness(batch, self.version, self._ranks)
-        observations = self.normalizer(batch.observations)
-        valid = batch.valid.to(torch.float32)
-        count = self._ranks.sum(valid.sum()).clamp(min=1)
+        minibatches = self._minibatches(batch)
 
-        # batch -> loss: one sample-weight family, KL feedback to the behaviour policy
-        distribution = self.policy.distribution(observations[:-1])
-        log_ratios = distribution.log_prob(batch.actions) - batch.log_probabilities
-        entropy = distribution.entropy()
-        predictions = self.value(observations)
-        values = self.value_scale.denormalize(predictions.detach())
-        targets = self._targets(batch, log_ratios.detach(), values)
-        policy_losses = self._policy_losses(batch, log_ratios, targets.advantages, entropy)
-        policy_loss = (policy_losses * valid).sum() / count
-        errors = predictions[:-1] - self.value_scale.normalize(targets.values)
-        value_loss = 0.5 * (errors.square() * valid).sum() / count
-        importance = measure_importance(
-            log_ratios, entropy, batch.valid, clip=self.spec.algorithm.clip, ranks=self._ranks
-        )
-
-        # loss -> policy gradient and value gradient, apart
-        self.policy_optimizer.zero_grad()
-        self.value_optimizer.zero_grad()
-        half = self._half_gradient(policy_losses * valid / count)
-        torch.autograd.backward([policy_loss, value_loss])
-        self._ranks.sum_gradients([*self.policy_parameters, *self.value_parameters])
-        if half is not None:
-            self.split_half.observe(half, [_gradient(p) for p in self.policy_parameters])
+        # batch -> loss -> policy gradient and value gradient, apart
+        first = self._differentiate(minibatches[0], measure=True)
+        importance = first.importance
+        assert importance is not None
 
         # policy gradient -> alignment -> norm clip -> optimizer -> displacement projection
         decision = self.alignment.step()
-        limit = self.spec.optimizer.max_gradient_norm or math.inf
-        clipped_norm = float(clip_grad_norm_(self.policy_parameters, limit))
-        value_norm = float(clip_grad_norm_(self.value_parameters, limit))
-        # The losses too: clip and minimum turn the gradient of a ratio that is NaN into 0.
-        losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
-        finite = decision.reason != "non-finite" and all(
-            math.isfinite(number) for number in (*losses, clipped_norm, value_norm)
-        )
+        policy_norm, value_norm = self._clip_norms()
+        finite = decision.reason != "non-finite" and first.finite(policy_norm, value_norm)
         rate, beta1 = self._steer(decision, staleness.mean, importance, progress)
         removed = 0.0
         if finite and (decision.apply or self.spec.alignment.scope == "policy"):
-            self.value_optimizer.step()
-            self.value_scale.update(targets.values, batch.valid, self._ranks)
+            self._step_value(first, minibatches[0])
         if finite and decision.apply:
             self.displacement.before()
             self.policy_optimizer.step()
+            self._repeat(minibatches)
             removed = self.displacement.after(staleness.mean)
             self.normalizer.update(batch.observations[:-1], batch.valid, self._ranks)
             self.version += 1
@@ -184,9 +176,9 @@ class LearnerStep:
             importance=importance,
             entropy_fraction=self._entropy_fraction(importance.entropy),
             staleness=staleness,
-            policy_loss=losses[0],
-            value_loss=losses[1],
-            gradient_norm=_known(decision.gradient_norm, clipped_norm),
+            policy_loss=first.policy_loss,
+            value_loss=first.value_loss,
+            gradient_norm=_known(decision.gradient_norm, policy_norm),
             value_gradient_norm=value_norm,
             learning_rate=rate,
             momentum=beta1,
@@ -197,6 +189,63 @@ class LearnerStep:
     def weights(self) -> dict[str, Tensor]:
         """What actors need of the current version: policy and observation normaliser."""
         return self.policy.to_weights() | self.normalizer.to_weights()
+
+    def _minibatches(self, batch: Batch) -> list[Batch]:
+        """Whole environments each, so that traces stay whole; of every actor's alike."""
+        count = self.spec.algorithm.minibatches
+        return [batch] if count == 1 else [batch.every(count, index) for index in range(count)]
+
+    def _differentiate(self, batch: Batch, *, measure: bool) -> _Gradients:
+        """Leave the gradients of both losses in .grad, summed over ranks; observe if `measure`."""
+        observations = self.normalizer(batch.observations)
+        valid = batch.valid.to(torch.float32)
+        count = self._ranks.sum(valid.sum()).clamp(min=1)
+
+        # one sample-weight family, KL feedback to the behaviour policy
+        distribution = self.policy.distribution(observations[:-1])
+        log_ratios = distribution.log_prob(batch.actions) - batch.log_probabilities
+        entropy = distribution.entropy()
+        predictions = self.value(observations)
+        values = self.value_scale.denormalize(predictions.detach())
+        targets = self._targets(batch, log_ratios.detach(), values)
+        policy_losses = self._policy_losses(batch, log_ratios, targets.advantages, entropy)
+        policy_loss = (policy_losses * valid).sum() / count
+        errors = predictions[:-1] - self.value_scale.normalize(targets.values)
+        value_loss = 0.5 * (errors.square() * valid).sum() / count
+
+        clip, importance, half = self.spec.algorithm.clip, None, None
+        self.policy_optimizer.zero_grad()
+        self.value_optimizer.zero_grad()
+        if measure:
+            importance = measure_importance(
+                log_ratios, entropy, batch.valid, clip=clip, ranks=self._ranks
+            )
+            half = self._half_gradient(policy_losses * valid / count)
+        torch.autograd.backward([policy_loss, value_loss])
+        self._ranks.sum_gradients([*self.policy_parameters, *self.value_parameters])
+        if half is not None:
+            self.split_half.observe(half, [_gradient(p) for p in self.policy_parameters])
+        losses = self._ranks.sum(torch.stack([policy_loss.detach(), value_loss.detach()])).tolist()
+        return _Gradients(losses[0], losses[1], targets, importance)
+
+    def _clip_norms(self) -> tuple[float, float]:
+        """Limit the norms of both gradients; returns what they were, policy's first."""
+        limit = self.spec.optimizer.max_gradient_norm or math.inf
+        policy = float(clip_grad_norm_(self.policy_parameters, limit))
+        return policy, float(clip_grad_norm_(self.value_parameters, limit))
+
+    def _step_value(self, gradients: _Gradients, batch: Batch) -> None:
+        self.value_optimizer.step()
+        self.value_scale.update(gradients.targets.values, batch.valid, self._ranks)
+
+    def _repeat(self, minibatches: list[Batch]) -> None:
+        """The other minibatches, and the other epochs; gradients that are not finite end it."""
+        for batch in (minibatches * self.spec.algorithm.epochs)[1:]:
+            gradients = self._differentiate(batch, measure=False)
+            if not gradients.finite(*self._clip_norms()):
+                return
+            self._step_value(gradients, batch)
+            self.policy_optimizer.step()
 
     def _targets(self, batch: Batch, log_ratios: Tensor, values: Tensor) -> Targets:
         algorithm = self.spec.algorithm

@@ -10,6 +10,7 @@ import time
 
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.endpoint import Endpoint
 from asyncrl_worker.fault import COMPLETE, FAILED, TERMINATED, WRONG_CONFIGURATION, RoleError
 from asyncrl_worker.parameter_server.service import ParameterServerService
@@ -18,7 +19,7 @@ from asyncrl_worker.protocol.channel import open_server
 from asyncrl_worker.protocol.errors import ConfigurationError
 from asyncrl_worker.protocol.rollouts_pb2_grpc import add_ParameterServerServicer_to_server
 from asyncrl_worker.role import RoleArguments, Stop, run_role
-from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
+from asyncrl_worker.staleness import StalenessViolation
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +27,6 @@ DRAIN_SECONDS = 5.0
 """Time for the actors to leave after the learner has finished."""
 
 BEAT_SECONDS = 1.0
-
-
-def staleness_policy(spec: AsyncRLJobSpec) -> StalenessPolicy:
-    """The staleness part of a job."""
-    return StalenessPolicy(
-        maximum=spec.staleness.max,
-        on_stale=spec.staleness.on_stale,
-        inject=spec.staleness.inject,
-        fragments_per_batch=spec.algorithm.fragments_per_batch,
-        replicas=spec.actors.replicas,
-    )
 
 
 def _environments(spec: AsyncRLJobSpec) -> int:

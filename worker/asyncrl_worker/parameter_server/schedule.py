@@ -65,6 +65,15 @@ class Batch:
         return [self.version - queued.arrival.oldest for queued in self.fragments]
 
 
+@dataclass(frozen=True)
+class HeldByLearner:
+    """A batch that the learner received and has not settled."""
+
+    batch_id: int
+    fragments: int
+    version: int
+
+
 class Schedule(Protocol):
     """What the server's state machine needs of either way of admission."""
 

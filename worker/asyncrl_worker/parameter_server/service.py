@@ -13,28 +13,22 @@ from typing import NoReturn
 import grpc
 import grpc.aio
 
+from asyncrl_worker.parameter_server.effects import Close, Effect, Send
 from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics, Snapshot
 from asyncrl_worker.parameter_server.refusals import (
     Context,
     abort,
     role_problem,
-    same_host,
     status_of,
     version_problem,
 )
-from asyncrl_worker.parameter_server.schedule import Batch
+from asyncrl_worker.parameter_server.schedule import Batch, HeldByLearner
 from asyncrl_worker.parameter_server.sessions import Session, to_wire
-from asyncrl_worker.parameter_server.state import (
-    Close,
-    Effect,
-    HeldByLearner,
-    ParameterServerState,
-    Send,
-)
+from asyncrl_worker.parameter_server.state import ParameterServerState
+from asyncrl_worker.parameter_server.transfers import WeightsTransfers
 from asyncrl_worker.parameter_server.validation import FragmentValidator
-from asyncrl_worker.parameter_server.weights import StoredWeights, WeightsStore
+from asyncrl_worker.parameter_server.weights import WeightsStore
 from asyncrl_worker.protocol import rollouts_pb2 as pb
-from asyncrl_worker.protocol.channel import CHUNK_BYTES
 from asyncrl_worker.protocol.errors import (
     MalformedMessage,
     ProtocolError,
@@ -63,9 +57,6 @@ LONGEST_WAIT = 30.0
 HELLO_SECONDS = 10.0
 """Time for the first message of a stream."""
 
-PUBLISH_IDLE_SECONDS = 30.0
-"""Longest pause between two chunks of one upload."""
-
 
 class ParameterServerService(ParameterServerServicer):
     """Serves one state machine and one weights store.
@@ -86,6 +77,7 @@ class ParameterServerService(ParameterServerServicer):
         self._changed = asyncio.Event()
         self._snapshot = Snapshot()
         self.metrics = ParameterServerMetrics(lambda: self._snapshot)
+        self._transfers = WeightsTransfers(state, self._store, self.metrics)
         self.finished = asyncio.Event()
         self.failed = asyncio.Event()
         self.failure: Exception | None = None
@@ -136,7 +128,15 @@ class ParameterServerService(ParameterServerServicer):
         self._sessions[number] = session
         welcome = pb.Welcome(epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION)
         session.put(pb.ServerMessage(welcome=welcome))
-        self._note(self._state.actor_joined(number, hello.actor_index, hello.attempt))
+        self._note(
+            self._state.actor_joined(
+                number,
+                hello.actor_index,
+                hello.attempt,
+                incarnation=hello.incarnation,
+                begun=hello.begun,
+            )
+        )
         log.info("event=actor_joined actor=%d attempt=%d", hello.actor_index, hello.attempt)
         reader = asyncio.create_task(self._read(number, messages))
         writer = asyncio.create_task(self._write(session, context))
@@ -220,86 +220,17 @@ class ParameterServerService(ParameterServerServicer):
         self, request: pb.WeightsRequest, context: Context
     ) -> None:
         await self._require_role(context, ACTOR_NAME, LEARNER_NAME)
-        weights = await self._find(request, context)
-        unchanged = bool(request.known_digest) and request.known_digest == weights.digest
-        mapped = bool(weights.path) and not request.inline and same_host(context)
-        info = pb.WeightsInfo(
-            version=weights.version,
-            size=len(weights.data),
-            digest=weights.digest,
-            unchanged=unchanged,
-            path=weights.path if mapped and not unchanged else "",
-        )
-        outcome = "unchanged" if unchanged else "mapped" if mapped else "sent"
-        self.metrics.weights_requests.labels(outcome).inc()
-        await context.write(pb.WeightsChunk(info=info))
-        if unchanged or mapped:
-            return
-        for start in range(request.offset, len(weights.data), CHUNK_BYTES):
-            chunk = bytes(weights.data[start : start + CHUNK_BYTES])
-            await context.write(pb.WeightsChunk(data=chunk))
-            self.metrics.bytes_sent.inc(len(chunk))
-
-    async def _find(self, request: pb.WeightsRequest, context: Context) -> StoredWeights:
-        newest = self._store.newest
-        weights = self._store.get(request.version) if request.HasField("version") else newest
-        if weights is None:
-            self.metrics.weights_requests.labels("not_found").inc()
-            detail = (
-                f"weights version {request.version} is not kept, the newest is {newest.version}"
-                if newest is not None
-                else "no weights are published yet"
-            )
-            await abort(context, grpc.StatusCode.NOT_FOUND, detail)
-        if request.offset > len(weights.data):
-            detail = f"offset {request.offset} is beyond the {len(weights.data)} bytes"
-            await abort(context, grpc.StatusCode.OUT_OF_RANGE, detail)
-        return weights
+        await self._transfers.send(request, context)
 
     async def Publish(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.PublishChunk], context: Context
     ) -> pb.PublishReply:
         await self._require_role(context, LEARNER_NAME)
         try:
-            await self._receive_weights(aiter(request_iterator))
+            self._note(await self._transfers.receive(aiter(request_iterator)))
         except (ProtocolError, TimeoutError, StopAsyncIteration) as error:
             await self._refuse(context, error)
         return pb.PublishReply(ledger=ledger_to_wire(self._state.ledger))
-
-    async def _receive_weights(self, chunks: AsyncIterator[pb.PublishChunk]) -> None:
-        chunk = await self._next_chunk(chunks)
-        header = chunk.header
-        self._state.check_attempt(header.attempt)
-        newest = self._store.newest
-        repeated = (
-            self._state.published_version == header.version
-            and newest is not None
-            and newest.digest == header.digest
-        )
-        if repeated:
-            return
-        upload = self._store.upload(header.version, header.size, header.digest)
-        while True:
-            upload.write(chunk.data)
-            try:
-                chunk = await self._next_chunk(chunks)
-            except StopAsyncIteration:
-                break
-        upload.verify()
-        # Another attempt may have taken over during the upload; the state refuses it then.
-        effects = self._state.published(
-            header.attempt,
-            header.version,
-            evaluate_episodes=header.evaluate_episodes,
-            reset_environments=header.reset_environments,
-        )
-        upload.commit()
-        self._store.keep(self._state.needed_versions)
-        self._note(effects)
-
-    async def _next_chunk(self, chunks: AsyncIterator[pb.PublishChunk]) -> pb.PublishChunk:
-        async with asyncio.timeout(PUBLISH_IDLE_SECONDS):
-            return await anext(chunks)
 
     # Learner
 
@@ -318,6 +249,7 @@ class ParameterServerService(ParameterServerServicer):
                 request.version,
                 ledger_from_wire(request.ledger) if request.HasField("ledger") else None,
                 [HeldByLearner(h.batch_id, h.fragments, h.version) for h in request.held],
+                incarnation=request.incarnation,
             )
         except ProtocolError as error:
             await self._refuse(context, error)
@@ -369,8 +301,8 @@ class ParameterServerService(ParameterServerServicer):
         return reply
 
     def _next_batch(self, request: pb.NextBatchRequest) -> Batch | None:
+        self._state.learner.check(request.attempt, request.incarnation)
         if request.evaluations_only:
-            self._state.check_attempt(request.attempt)
             return None
         batch, stale, effects = self._state.next_batch(request.attempt, list(request.held))
         if batch is not None:
@@ -386,6 +318,7 @@ class ParameterServerService(ParameterServerServicer):
     ) -> pb.ConsumedReply:
         await self._require_role(context, LEARNER_NAME)
         try:
+            self._state.learner.check(request.attempt, request.incarnation)
             self._note(
                 self._state.consumed(
                     request.attempt, request.batch_id, request.outcome, request.version
@@ -398,6 +331,7 @@ class ParameterServerService(ParameterServerServicer):
     async def Pace(self, request: pb.PaceRequest, context: Context) -> pb.PaceReply:  # noqa: N802
         await self._require_role(context, LEARNER_NAME)
         try:
+            self._state.learner.check(request.attempt, request.incarnation)
             self._note(self._state.pace(request.attempt, request.eta))
         except ProtocolError as error:
             await self._refuse(context, error)
@@ -408,6 +342,7 @@ class ParameterServerService(ParameterServerServicer):
     ) -> pb.FinishReply:
         await self._require_role(context, LEARNER_NAME)
         try:
+            self._state.learner.check(request.attempt, request.incarnation)
             effects = self._state.finish(request.attempt)
         except (ProtocolError, LedgerViolation) as error:
             await self._refuse(context, error)

@@ -55,4 +55,6 @@ def to_wire(
         case Drain():
             return pb.ServerMessage(drain=pb.Drain())
         case Refusal():
-            return pb.ServerMessage(refused=pb.Refused(reason=message.reason))
+            return pb.ServerMessage(
+                refused=pb.Refused(reason=message.reason, fenced=message.fenced)
+            )

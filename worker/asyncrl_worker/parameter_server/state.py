@@ -6,82 +6,29 @@ service (service.py) turns gRPC calls into these events and carries out the retu
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from asyncrl_worker.parameter_server.evaluations import Evaluations, EvaluationTask
-from asyncrl_worker.parameter_server.schedule import Batch, Order, Queued, schedule_of
+from asyncrl_worker.parameter_server.effects import ActorMessage, Close, Effect, Send
+from asyncrl_worker.parameter_server.evaluations import Evaluations
+from asyncrl_worker.parameter_server.fence import LearnerFence
+from asyncrl_worker.parameter_server.roster import Actor, Roster
+from asyncrl_worker.parameter_server.schedule import (
+    Batch,
+    HeldByLearner,
+    Queued,
+    schedule_of,
+)
+from asyncrl_worker.parameter_server.settled import SettledTickets, wrong_version
 from asyncrl_worker.parameter_server.validation import Arrival
-from asyncrl_worker.protocol.errors import Fenced, HelloRequired, MalformedMessage, Refused
+from asyncrl_worker.protocol.errors import MalformedMessage, Refused
 from asyncrl_worker.protocol.messages import Ack, Drain, Evaluate, Evaluation, Refusal, Ticket
-from asyncrl_worker.staleness import DropReason, Ledger, StalenessPolicy
-
-TICKETS_PER_ACTOR = 1
-"""Fragments an actor may have in work. A second would hide the round trip, at the price of a
-version of staleness for every fragment; a round trip is far shorter than a fragment."""
+from asyncrl_worker.staleness import DropReason, Ledger, StalenessPolicy, successor_seed
 
 MALFORMED_LIMIT = 16
 """Malformed fragments in a row after which an actor is refused: it will not get better."""
 
-ACTORS_LIMIT = 4096
-"""Largest number of actor indices; bounds what is remembered about absent actors."""
-
-SETTLED_LIMIT = 1024
-"""Tickets without a fragment whose reason is remembered, for a late fragment's answer."""
-
 TRAINED = "trained"
-
-ActorMessage = Ticket | Ack | Evaluate | Drain | Refusal
-
-
-@dataclass(frozen=True)
-class Send:
-    """Deliver `message` on `session`."""
-
-    session: int
-    message: ActorMessage
-
-
-@dataclass(frozen=True)
-class Close:
-    """End `session` after what was sent before."""
-
-    session: int
-
-
-Effect = Send | Close
-
-
-@dataclass(eq=False)
-class _Actor:
-    session: int
-    index: int
-    ready: bool = False
-    malformed: int = 0
-    orders: dict[int, Order] = field(default_factory=dict)
-    evaluation: EvaluationTask | None = None
-    # Work that nobody wants any more but that still occupies the actor.
-    void_tickets: set[int] = field(default_factory=set)
-    void_evaluation: bool = False
-
-    @property
-    def busy(self) -> int:
-        evaluating = self.evaluation is not None or self.void_evaluation
-        return len(self.orders) + len(self.void_tickets) + evaluating
-
-    @property
-    def wants_work(self) -> bool:
-        return self.ready and self.busy < TICKETS_PER_ACTOR
-
-
-@dataclass(frozen=True)
-class HeldByLearner:
-    """A batch that the learner received and has not settled."""
-
-    batch_id: int
-    fragments: int
-    version: int
 
 
 class ParameterServerState:
@@ -104,31 +51,34 @@ class ParameterServerState:
         self.ledger = Ledger()
         self.evaluations = Evaluations()
         self.rejected: Counter[str] = Counter()
-        self.attempt: int | None = None
+        self.learner = LearnerFence()
         self.published_version: int | None = None
         self.eta = policy.bound
         self.finished = False
         self._clock = clock
+        self._seed = seed
         self._schedule = schedule_of(policy, seed)
-        self._actors: dict[int, _Actor] = {}
-        self._sessions: dict[int, int] = {}  # actor index -> session
-        self._attempts: dict[int, int] = {}  # actor index -> newest attempt
-        # Sessions in the order in which they became idle: the gate serves them so.
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        self._settled: OrderedDict[tuple[int, int], DropReason] = OrderedDict()  # actor, ticket
+        self._roster = Roster()
+        self._resumed = False  # what was produced before this epoch may come from the same seeds
+        self._settled = SettledTickets()
         self._next_ticket = 1
         self._next_batch = 1
+
+    @property
+    def attempt(self) -> int | None:
+        """The present learner's; None before the first."""
+        return self.learner.attempt
 
     # Actors
 
     @property
     def connected(self) -> int:
-        return len(self._actors)
+        return len(self._roster)
 
     @property
     def idle(self) -> int:
         """Actors that wait for work."""
-        return len(self._idle)
+        return len(self._roster.idle)
 
     def now(self) -> float:
         """The time on the clock of every time kept here, in seconds."""
@@ -148,7 +98,7 @@ class ParameterServerState:
     def needed_versions(self) -> set[int]:
         """Versions that outstanding work may still fetch, apart from the newest."""
         needed = set(self.evaluations.pending_versions)
-        for actor in self._actors.values():
+        for actor in self._roster:
             if actor.evaluation is not None:
                 needed.add(actor.evaluation.version)
         if self.published_version is not None:
@@ -157,46 +107,49 @@ class ParameterServerState:
             needed.update(range(oldest, self.published_version + 1))
         return needed
 
-    def actor_joined(self, session: int, index: int, attempt: int) -> list[Effect]:
-        """A stream opened. It replaces an older one of the same actor."""
-        if index >= ACTORS_LIMIT:
-            self.rejected["refused"] += 1
-            reason = f"actor index {index} is not below {ACTORS_LIMIT}"
-            return [Send(session, Refusal(reason)), Close(session)]
-        newest = self._attempts.get(index, 0)
-        if attempt < newest:
-            self.rejected["refused"] += 1
-            reason = f"actor {index}: attempt {attempt} was replaced by attempt {newest}"
-            return [Send(session, Refusal(reason)), Close(session)]
+    def actor_joined(
+        self,
+        session: int,
+        index: int,
+        attempt: int,
+        *,
+        incarnation: int = 0,
+        begun: bool = True,
+    ) -> list[Effect]:
+        """A stream opened. It replaces an older one of the same actor.
+
+        `incarnation` tells processes of one attempt apart: the one heard of last is the present
+        one. Where its predecessor began with the same seeds, its first ticket brings another.
+        """
+        refusal = self._roster.admit(index, attempt, incarnation)
+        if refusal is not None:
+            self.rejected["fenced" if refusal.fenced else "refused"] += 1
+            return [Send(session, refusal), Close(session)]
         effects: list[Effect] = []
-        replaced = self._sessions.get(index)
+        replaced = self._roster.session_of(index)
         if replaced is not None:
             effects += self.actor_lost(replaced)
             effects.append(Close(replaced))
-        self._attempts[index] = attempt
-        self._sessions[index] = session
-        self._actors[session] = _Actor(session, index)
+        self._roster.join(session, index, begun=begun)
         if self.finished:
             effects.append(Send(session, Drain()))
         return effects
 
     def actor_ready(self, session: int) -> list[Effect]:
         """The actor holds nothing; what it held is given back."""
-        actor = self._actors.get(session)
+        actor = self._roster.get(session)
         if actor is None:
             return []
         self._release(actor, DropReason.ABANDONED)
         actor.ready = True
-        self._note(actor)
+        self._roster.note(actor)
         return self._dispatch()
 
     def actor_lost(self, session: int) -> list[Effect]:
         """The stream ended, by a goodbye or without."""
-        actor = self._actors.pop(session, None)
+        actor = self._roster.leave(session)
         if actor is None:
             return []
-        self._idle.pop(session, None)
-        del self._sessions[actor.index]
         self._release(actor, DropReason.ACTOR_LOST)
         return self._dispatch()
 
@@ -204,7 +157,7 @@ class ParameterServerState:
         self, session: int, epoch: int, ticket: int, fragment: Arrival | MalformedMessage
     ) -> list[Effect]:
         """A fragment, already validated by itself; whether it was asked for is decided here."""
-        actor = self._actors.get(session)
+        actor = self._roster.get(session)
         if actor is None:
             return []
         refusal = self._settle(actor, epoch, ticket, fragment)
@@ -221,14 +174,14 @@ class ParameterServerState:
                 Close(session),
                 *self.actor_lost(session),
             ]
-        self._note(actor)
+        self._roster.note(actor)
         return effects + self._dispatch()
 
     def evaluation_arrived(
         self, session: int, version: int, returns: Sequence[float], lengths: Sequence[int]
     ) -> list[Effect]:
         """The result of an evaluation; anything else than the one asked for is rejected."""
-        actor = self._actors.get(session)
+        actor = self._roster.get(session)
         if actor is None:
             return []
         task = actor.evaluation
@@ -241,51 +194,50 @@ class ParameterServerState:
             return []
         actor.evaluation = None
         actor.void_evaluation = False
-        self._note(actor)
+        self._roster.note(actor)
         return self._dispatch()
 
     # Learner
 
     def learner_hello(
-        self, attempt: int, version: int, last: Ledger | None, held: Sequence[HeldByLearner]
+        self,
+        attempt: int,
+        version: int,
+        last: Ledger | None,
+        held: Sequence[HeldByLearner],
+        *,
+        incarnation: int = 0,
     ) -> list[Effect]:
         """A learner introduces itself, at `version`.
 
-        The same attempt again: nothing changes. A higher one: everything outstanding is dropped
-        and the gate opens afresh once it publishes. The first one of this epoch: the ledger of the
-        parameter server before this one is taken over.
+        The same process again: nothing changes. A higher attempt, or a later process of the same
+        one (a container that was restarted): everything outstanding is dropped and the gate opens
+        afresh once it publishes. The first one of this epoch: the ledger of the parameter server
+        before this one is taken over.
         """
-        if self.attempt is not None and attempt < self.attempt:
-            raise Fenced(f"learner attempt {attempt} was replaced by attempt {self.attempt}")
-        if attempt == self.attempt:
+        first = self.attempt is None
+        if not self.learner.admit(attempt, incarnation):
             return []
         batches: list[Batch] = []
-        if self.attempt is None:
+        if first:
             batches = [Batch(item.batch_id, item.version, item.fragments) for item in held]
             if last is not None:
                 self.ledger.restore(last, sum(batch.size for batch in batches))
+            self._resumed = version > 0 or self.ledger.produced > 0
             self._next_batch = max([0, *(batch.id for batch in batches)]) + 1
         else:
             self._void_everything(DropReason.LEARNER_RESTART)
-        self.attempt = attempt
         self.published_version = None
         self.finished = False
         self._schedule.start(version, batches)
         self.ledger.check()
         return []
 
-    def check_attempt(self, attempt: int) -> None:
-        """Raises Fenced for an older attempt than the present one, HelloRequired for a newer."""
-        if self.attempt is None or attempt > self.attempt:
-            raise HelloRequired(f"learner attempt {attempt} has not introduced itself")
-        if attempt < self.attempt:
-            raise Fenced(f"learner attempt {attempt} was replaced by attempt {self.attempt}")
-
     def published(
         self, attempt: int, version: int, *, evaluate_episodes: int, reset_environments: bool
     ) -> list[Effect]:
         """`version` can be fetched from now on."""
-        self.check_attempt(attempt)
+        self.learner.check_attempt(attempt)
         try:
             self._schedule.published(version, reset_environments)
         except ValueError as error:
@@ -303,7 +255,7 @@ class ParameterServerState:
         A batch that was handed out but is not in `held` got lost with its reply and comes again.
         Raises StalenessViolation rather than hand out a batch beyond the bound.
         """
-        self.check_attempt(attempt)
+        self.learner.check_attempt(attempt)
         for batch in self._schedule.held.values():
             if batch.id not in held and batch.fragments:
                 return batch, [], []
@@ -320,7 +272,7 @@ class ParameterServerState:
 
     def consumed(self, attempt: int, batch_id: int, outcome: str, version: int) -> list[Effect]:
         """The learner settled a batch: `outcome` is "trained" or a drop reason."""
-        self.check_attempt(attempt)
+        self.learner.check_attempt(attempt)
         if outcome != TRAINED and outcome not in list(DropReason):
             raise Refused(f"outcome {outcome!a:.40} is neither 'trained' nor a drop reason")
         batch = self._schedule.held.get(batch_id)
@@ -337,19 +289,19 @@ class ParameterServerState:
 
     def pace(self, attempt: int, eta: int) -> list[Effect]:
         """Another effective bound, at most the job's own; see `eta` for the one in effect."""
-        self.check_attempt(attempt)
+        self.learner.check_attempt(attempt)
         self.eta = self._schedule.pace(eta)
         return self._dispatch()
 
     def finish(self, attempt: int) -> list[Effect]:
         """The run is over: everything outstanding is dropped, every actor drains."""
-        self.check_attempt(attempt)
+        self.learner.check_attempt(attempt)
         if self.finished:
             return []
         self.finished = True
         self._void_everything(DropReason.FINISHED)
         self._schedule.start(0, ())
-        return [Send(session, Drain()) for session in self._actors]
+        return [Send(actor.session, Drain()) for actor in self._roster]
 
     def results(self, seen: int) -> list[Evaluation]:
         """Evaluation results after number `seen`."""
@@ -358,7 +310,7 @@ class ParameterServerState:
     # Rules
 
     def _settle(
-        self, actor: _Actor, epoch: int, ticket: int, fragment: Arrival | MalformedMessage
+        self, actor: Actor, epoch: int, ticket: int, fragment: Arrival | MalformedMessage
     ) -> str:
         """Books the fragment; returns why it is refused, or nothing."""
         if epoch != self.epoch:
@@ -370,7 +322,7 @@ class ParameterServerState:
         problem = (
             str(fragment)
             if isinstance(fragment, MalformedMessage)
-            else self._wrong_version(order, fragment)
+            else wrong_version(order, fragment, self.published_version)
         )
         del actor.orders[ticket]
         if problem or isinstance(fragment, MalformedMessage):
@@ -378,15 +330,16 @@ class ParameterServerState:
             self.ledger.drop_in_flight(DropReason.MALFORMED)
             return f"{DropReason.MALFORMED}: {problem}"
         self._schedule.accept(Queued(order, fragment, self._clock()))
+        actor.begun = True
         self.ledger.accept()
         return ""
 
-    def _settle_unexpected(self, actor: _Actor, ticket: int) -> str:
+    def _settle_unexpected(self, actor: Actor, ticket: int) -> str:
         actor.void_tickets.discard(ticket)
-        known = self._settled.pop((actor.index, ticket), None)
+        known = self._settled.forget(actor.index, ticket)
         if known is not None:
             return f"{known}: the ticket was void, and is counted already"
-        others = (other for other in self._actors.values() if other is not actor)
+        others = (other for other in self._roster if other is not actor)
         elsewhere = any(ticket in other.orders or ticket in other.void_tickets for other in others)
         if elsewhere or not 0 < ticket < self._next_ticket:
             self.ledger.drop_unknown(DropReason.MALFORMED)
@@ -394,25 +347,12 @@ class ParameterServerState:
         self.ledger.drop_unknown(DropReason.DUPLICATE)
         return f"{DropReason.DUPLICATE}: the fragment of ticket {ticket} is here already"
 
-    def _wrong_version(self, order: Order, fragment: Arrival) -> str:
-        newest = self.published_version
-        if order.exact and not fragment.oldest == fragment.newest == order.version:
-            return (
-                f"policy_versions: {fragment.oldest}..{fragment.newest}, the ticket is for "
-                f"exactly {order.version}"
-            )
-        if fragment.oldest < order.version:
-            return f"policy_versions: {fragment.oldest} is older than the ticket's {order.version}"
-        if newest is None or fragment.newest > newest:
-            return f"policy_versions: {fragment.newest} does not exist, the newest is {newest}"
-        return ""
-
-    def _release(self, actor: _Actor, reason: DropReason) -> None:
+    def _release(self, actor: Actor, reason: DropReason) -> None:
         """Takes back everything that `actor` has in work."""
         # Newest first: what is given back goes to the front of the actor's line.
         for ticket, order in reversed(actor.orders.items()):
             self._schedule.give_back(order)
-            self._remember(actor, ticket, reason)
+            self._settled.remember(actor.index, ticket, reason)
         self.ledger.drop_in_flight(reason, len(actor.orders))
         actor.orders.clear()
         actor.void_tickets.clear()
@@ -423,9 +363,9 @@ class ParameterServerState:
 
     def _void_everything(self, reason: DropReason) -> None:
         """Drops all that is outstanding. Actors at work stay occupied until they answer."""
-        for actor in self._actors.values():
+        for actor in self._roster:
             for ticket in actor.orders:
-                self._remember(actor, ticket, reason)
+                self._settled.remember(actor.index, ticket, reason)
             actor.void_tickets.update(actor.orders)
             actor.orders.clear()
             actor.void_evaluation |= actor.evaluation is not None
@@ -434,37 +374,27 @@ class ParameterServerState:
         self.ledger.drop_queued(reason, self.ledger.queued)
         self.evaluations.clear()
 
-    def _remember(self, actor: _Actor, ticket: int, reason: DropReason) -> None:
-        self._settled[actor.index, ticket] = reason
-        if len(self._settled) > SETTLED_LIMIT:
-            self._settled.popitem(last=False)
-
-    def _note(self, actor: _Actor) -> None:
-        """Puts `actor` into the line of idle actors, or out of it."""
-        if actor.wants_work:
-            self._idle.setdefault(actor.session)
-        else:
-            self._idle.pop(actor.session, None)
-
     def _dispatch(self) -> list[Effect]:
         """Hands out what may be started now."""
         effects: list[Effect] = []
         if self.finished or self.published_version is None:
             return effects
-        for session in list(self._idle):
-            actor = self._actors[session]
+        for actor in self._roster.idle:
             while actor.wants_work and (message := self._work_for(actor)) is not None:
-                effects.append(Send(session, message))
-            self._note(actor)
+                effects.append(Send(actor.session, message))
+            self._roster.note(actor)
         return effects
 
-    def _work_for(self, actor: _Actor) -> ActorMessage | None:
+    def _work_for(self, actor: Actor) -> ActorMessage | None:
         if not actor.busy and (task := self.evaluations.assign()) is not None:
             actor.evaluation = task
             return Evaluate(task.version, task.episodes)
         order = self._schedule.grant(self._next_ticket, actor.index, self._clock())
         if order is None:
             return None
+        seed = order.reset_seed
+        if seed is None and self._repeats(actor):
+            seed = successor_seed(self._seed, self.ledger.produced)
         self._next_ticket += 1
         actor.orders[order.ticket] = order
         self.ledger.grant()
@@ -472,7 +402,11 @@ class ParameterServerState:
             id=order.ticket,
             policy_version=order.version,
             exact=order.exact,
-            reset_seed=order.reset_seed,
+            reset_seed=seed,
             weights_digest=b"",
             epoch=self.epoch,
         )
+
+    def _repeats(self, actor: Actor) -> bool:
+        """Whether what its process begins with was produced already, by the process before it."""
+        return self._roster.succeeds(actor) or (self._resumed and not actor.begun)

@@ -28,9 +28,11 @@ environments that use processes before entering the stream.
 from __future__ import annotations
 
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -43,9 +45,9 @@ from asyncrl_worker.protocol.channel import (
     CONNECT_SECONDS,
     MAX_MESSAGE_BYTES,
     TRANSFER_SECONDS,
-    open_channel,
+    Link,
 )
-from asyncrl_worker.protocol.errors import MalformedMessage, PeerUnavailable, Refused
+from asyncrl_worker.protocol.errors import Fenced, MalformedMessage, PeerUnavailable, Refused
 from asyncrl_worker.protocol.messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -69,8 +71,9 @@ class ActorStream:
     """One actor's connection to the parameter server.
 
     Methods may be called from one thread; `interrupt` from any. `deadline` is the total time in
-    seconds without an answer after which PeerUnavailable is raised; waiting for a ticket on a
-    living stream is not limited.
+    seconds without an answer after which PeerUnavailable is raised, `patience` that for the first
+    connection, to a parameter server that may only be starting; waiting for a ticket on a living
+    stream is not limited.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ActorStream:
         schema: Schema,
         tls: Path | None = None,
         deadline: float = CONNECT_SECONDS,
+        patience: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peer = f"parameter server at {address}"
@@ -90,20 +94,21 @@ class ActorStream:
             actor_index=actor_index,
             attempt=attempt,
             schema=schema_to_wire(schema),
+            incarnation=secrets.randbits(63),
         )
         self._deadline = deadline
+        self._patience = deadline if patience is None else patience
         self._clock = clock
-        self._channel = open_channel(address, tls, receive_limit=MAX_MESSAGE_BYTES)
-        self._stub = ParameterServerStub(self._channel)  # type: ignore[no-untyped-call]
+        self._link = Link(address, tls, receive_limit=MAX_MESSAGE_BYTES, clock=clock)
         self._connection: _Connection | None = None
         self._interrupted = threading.Event()
 
     def __enter__(self) -> Self:
-        """Connects and asks for work. Raises PeerUnavailable, Refused."""
+        """Connects and asks for work. Raises PeerUnavailable, Refused, Fenced."""
         try:
-            self._connect()
+            self._connect(self._patience)
         except BaseException:
-            self._channel.close()
+            self._link.close()
             raise
         return self
 
@@ -133,12 +138,12 @@ class ActorStream:
         """The next message; None after `timeout` seconds or `interrupt`.
 
         Raises PeerUnavailable when the parameter server stays away for longer than the deadline
-        and Refused when it will not have this actor.
+        and Refused when it will not have this actor, Fenced when a successor has taken over.
         """
         limit = None if timeout is None else self._clock() + timeout
         while not self._interrupted.is_set():
             if self._connection is None or self._connection.broken:
-                self._connect()
+                self._connect(self._deadline)
                 continue
             remaining = None if limit is None else max(0.0, limit - self._clock())
             try:
@@ -148,7 +153,7 @@ class ActorStream:
             if message is None:
                 continue
             if message.WhichOneof("message") == "refused":
-                raise Refused(f"{self._peer}: {message.refused.reason}")
+                raise self._refusal(message.refused)
             value = server_message(message, self._connection.epoch)
             if value is not None:
                 return value
@@ -176,6 +181,7 @@ class ActorStream:
             digest=xxhash.xxh3_64_intdigest(tensors),
         )
         self._send(pb.ActorMessage(fragment=fragment))
+        self._hello.begun = True
 
     def send_evaluation(
         self, version: int, returns: Sequence[float], lengths: Sequence[int]
@@ -193,15 +199,15 @@ class ActorStream:
         fetch = WeightsFetch(version, known_digest)
         retry = Retry(self._peer, "fetching weights", self._deadline, self._clock)
         while True:
+            stub = self._link.stub
             try:
-                return fetch.advance(
-                    lambda request: self._stub.GetWeights(request, timeout=TRANSFER_SECONDS)
-                )
+                return fetch.advance(partial(stub.GetWeights, timeout=TRANSFER_SECONDS))
             except MalformedMessage as error:
                 retry.wait(self._interrupted, str(error))
             except grpc.RpcError as error:
                 if error.code() in _REFUSALS:
                     raise Refused(f"{self._peer}: {error.details()}") from None
+                self._renew(stub, error)
                 retry.wait(self._interrupted, error.details() or str(error.code()))
 
     def close(self) -> None:
@@ -209,7 +215,7 @@ class ActorStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.goodbye()
-        self._channel.close()
+        self._link.close()
 
     def _send(self, message: pb.ActorMessage) -> None:
         """Sends on the present stream. On a broken one it does nothing: `receive` reconnects."""
@@ -219,27 +225,37 @@ class ActorStream:
         if not connection.send(message, self._deadline):
             raise PeerUnavailable(self._peer, "sending a fragment", self._deadline)
 
-    def _connect(self) -> None:
-        retry = Retry(self._peer, "connecting", self._deadline, self._clock)
+    def _connect(self, deadline: float) -> None:
+        retry = Retry(self._peer, "connecting", deadline, self._clock)
         if self._connection is not None:
             self._connection.cancel()
             self._connection = None
         while not self._interrupted.is_set():
-            connection = _Connection(self._stub)
+            stub = self._link.stub
+            connection = _Connection(stub)
             try:
                 welcome = connection.open(self._hello, min(CALL_SECONDS, self._deadline))
             except (grpc.RpcError, queue.Empty) as error:
                 connection.cancel()
                 if isinstance(error, grpc.RpcError) and error.code() in _REFUSALS:
                     raise Refused(f"{self._peer}: {error.details()}") from None
+                self._renew(stub, error)
                 detail = error.details() if isinstance(error, grpc.RpcError) else "no welcome"
                 retry.wait(self._interrupted, detail or "")
                 continue
             if welcome.WhichOneof("message") == "refused":
                 connection.cancel()
-                raise Refused(f"{self._peer}: {welcome.refused.reason}")
+                raise self._refusal(welcome.refused)
             self._connection = connection
             return
+
+    def _renew(self, stub: ParameterServerStub, error: Exception) -> None:
+        if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._link.renew(stub)
+
+    def _refusal(self, refused: pb.Refused) -> Refused | Fenced:
+        kind = Fenced if refused.fenced else Refused
+        return kind(f"{self._peer}: {refused.reason}")
 
 
 class _Connection:

@@ -6,14 +6,25 @@ An address is ``unix:/path/to.sock`` (same host, protected by the socket's file 
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from asyncrl_worker.protocol.errors import ConfigurationError
-from asyncrl_worker.protocol.tls import PARAMETER_SERVER_NAME, load_certificates
+from asyncrl_worker.protocol.rollouts_pb2_grpc import ParameterServerStub
+from asyncrl_worker.protocol.tls import (
+    PARAMETER_SERVER_NAME,
+    load_certificates,
+    renewing_server_credentials,
+)
+
+log = logging.getLogger("asyncrl")
 
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest single message a server accepts; larger ones are refused before they are allocated."""
@@ -27,11 +38,18 @@ CHUNK_BYTES = 2 << 20
 CONNECT_SECONDS = 60.0
 """Total time a client keeps trying to reach its peer before it gives up."""
 
+STALL_TIMEOUTS_TO_START = 10.0
+"""A first connection is tried for this many of the job's stall timeouts, ten minutes by default:
+the pods of a job start in any order, and a large image takes minutes to arrive."""
+
 CALL_SECONDS = 10.0
 """Deadline of a call that only moves bookkeeping."""
 
 TRANSFER_SECONDS = 120.0
 """Deadline of one transfer of weights."""
+
+RENEW_SECONDS = 2.0
+"""Least age of a channel that is opened anew because its peer does not answer."""
 
 UNIX_PATH_LIMIT = 107
 """Longest path of a Unix socket in bytes (sockaddr_un holds 108 with its zero)."""
@@ -96,6 +114,60 @@ def open_channel(address: str, tls: Path | None, *, receive_limit: int) -> grpc.
     return grpc.secure_channel(address, credentials, options=options)
 
 
+class Link:
+    """A client's channel to the parameter server, opened anew while that is away.
+
+    A channel that failed looks its host's name up again after pauses that grow to two minutes, and
+    keeps the certificates that it was opened with. A new one looks at once, and reads them again:
+    pods come back under other addresses, and certificates are renewed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        tls: Path | None,
+        *,
+        receive_limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._tls = tls
+        self._receive_limit = receive_limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._closed = False
+        self._channel, self.stub = self._open()
+        self._opened_at = clock()
+
+    def renew(self, failed: ParameterServerStub) -> None:
+        """Open another channel in place of that of `failed`; its calls under way are cancelled.
+
+        Does nothing where that happened already, or a moment ago.
+        """
+        with self._lock:
+            young = self._clock() - self._opened_at < RENEW_SECONDS
+            if self._closed or young or failed is not self.stub:
+                return
+            try:
+                channel, stub = self._open()
+            except ConfigurationError as error:  # certificates that are being replaced right now
+                log.warning("event=channel_not_renewed error=%s", error)
+                return
+            old, self._channel, self.stub = self._channel, channel, stub
+            self._opened_at = self._clock()
+        old.close()
+
+    def close(self) -> None:
+        """Disconnect; calls under way end, later ones raise ValueError."""
+        with self._lock:
+            self._closed = True
+        self._channel.close()
+
+    def _open(self) -> tuple[grpc.Channel, ParameterServerStub]:
+        channel = open_channel(self._address, self._tls, receive_limit=self._receive_limit)
+        return channel, ParameterServerStub(channel)  # type: ignore[no-untyped-call]
+
+
 def open_server(address: str, tls: Path | None) -> tuple[grpc.aio.Server, str]:
     """A bound, not yet started server and its address (with the real port where 0 was asked).
 
@@ -119,7 +191,7 @@ def open_server(address: str, tls: Path | None) -> tuple[grpc.aio.Server, str]:
             _bind_private(server, address)
             return server, address
         assert tls is not None
-        credentials = load_certificates(tls).server_credentials()
+        credentials = renewing_server_credentials(tls)
         port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise ConfigurationError(

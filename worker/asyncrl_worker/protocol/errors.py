@@ -33,8 +33,9 @@ class HelloRequired(Refused):
 
 
 class Fenced(ProtocolError):
-    """A newer attempt of this role has taken over; this process must end, and not come back."""
+    """A successor of this process has taken over; this one must end, and not come back."""
 
+    reason = Reason.REPLACED
     exit_code = TERMINATED
 
 

@@ -17,6 +17,7 @@ server opens the gate for a batch when the version that came of it can be fetche
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,12 +34,11 @@ from asyncrl_worker.protocol.channel import (
     CONNECT_SECONDS,
     MAX_BATCH_BYTES,
     TRANSFER_SECONDS,
-    open_channel,
+    Link,
 )
-from asyncrl_worker.protocol.errors import Fenced, PeerUnavailable, Refused
+from asyncrl_worker.protocol.errors import Fenced, Refused
 from asyncrl_worker.protocol.messages import PROTOCOL_VERSION, Evaluation, Schema
 from asyncrl_worker.protocol.retry import Retry
-from asyncrl_worker.protocol.rollouts_pb2_grpc import ParameterServerStub
 from asyncrl_worker.protocol.weights_transfer import digest
 from asyncrl_worker.protocol.wire import (
     FENCED,
@@ -88,9 +88,10 @@ class _Published:
     evaluate_episodes: int
     reset_environments: bool
 
-    def chunks(self, attempt: int) -> Iterator[pb.PublishChunk]:
+    def chunks(self, attempt: int, incarnation: int) -> Iterator[pb.PublishChunk]:
         header = pb.PublishHeader(
             attempt=attempt,
+            incarnation=incarnation,
             version=self.version,
             digest=self.digest,
             size=len(self.blob),
@@ -104,12 +105,13 @@ class _Published:
 
 
 class LearnerClient:
-    """One learner attempt's connection to the parameter server.
+    """One learner process's connection to the parameter server.
 
-    `version` is the policy version that the attempt starts at and `ledger` the last one known
+    `version` is the policy version that the process starts at and `ledger` the last one known
     (from the checkpoint). Thread-safe: training, prefetching and publishing may use it at once.
-    Every method raises PeerUnavailable after `deadline` seconds without an answer, Fenced when a
-    newer attempt has taken over, Refused for what no retry can mend.
+    Every method raises PeerUnavailable after `deadline` seconds without an answer or when `close`
+    was called, Fenced when a newer attempt, or a later process of the same attempt, has taken
+    over, Refused for what no retry can mend.
     """
 
     def __init__(
@@ -129,8 +131,8 @@ class LearnerClient:
         self._schema = schema
         self._deadline = deadline
         self._clock = clock
-        self._channel = open_channel(address, tls, receive_limit=MAX_BATCH_BYTES)
-        self._stub = ParameterServerStub(self._channel)  # type: ignore[no-untyped-call]
+        self._incarnation = secrets.randbits(63)
+        self._link = Link(address, tls, receive_limit=MAX_BATCH_BYTES, clock=clock)
         self._closed = threading.Event()
         # Guards what the threads share; never held during a call.
         self._lock = threading.Lock()
@@ -162,9 +164,12 @@ class LearnerClient:
         """Which life of the parameter server answered last; changes when it was restarted."""
         return self._epoch
 
-    def hello(self) -> None:
-        """Introduces this attempt; older ones are refused from here on."""
-        self._call("introducing the learner", lambda: None)
+    def hello(self, patience: float | None = None) -> None:
+        """Introduces this process; its predecessors are refused from here on.
+
+        `patience`: as `deadline`, for a parameter server that may only be starting.
+        """
+        self._call("introducing the learner", lambda: None, patience)
 
     def next_batch(self, timeout: float) -> BatchMessage | None:
         """The next batch; None after `timeout` seconds. Settle it with `consumed`.
@@ -218,11 +223,15 @@ class LearnerClient:
             trained = outcome == "trained" and batch_id in self._held
             version = self._version + 1 if trained else self._version
             request = pb.ConsumedRequest(
-                attempt=self._attempt, batch_id=batch_id, outcome=outcome, version=version
+                attempt=self._attempt,
+                incarnation=self._incarnation,
+                batch_id=batch_id,
+                outcome=outcome,
+                version=version,
             )
         reply = self._call(
             f"settling batch {batch_id}",
-            lambda: self._stub.Consumed(request, timeout=CALL_SECONDS),
+            lambda: self._link.stub.Consumed(request, timeout=CALL_SECONDS),
         )
         with self._lock:
             self._held.pop(batch_id, None)
@@ -240,8 +249,10 @@ class LearnerClient:
 
     def finish(self) -> Ledger:
         """Ends the run: actors drain, the parameter server exits. Returns the final ledger."""
-        request = pb.FinishRequest(attempt=self._attempt)
-        reply = self._call("finishing", lambda: self._stub.Finish(request, timeout=CALL_SECONDS))
+        request = pb.FinishRequest(attempt=self._attempt, incarnation=self._incarnation)
+        reply = self._call(
+            "finishing", lambda: self._link.stub.Finish(request, timeout=CALL_SECONDS)
+        )
         with self._lock:
             self._note(reply.ledger)
         return self.ledger
@@ -249,7 +260,7 @@ class LearnerClient:
     def close(self) -> None:
         """Disconnects; calls under way in other threads end with PeerUnavailable."""
         self._closed.set()
-        self._channel.close()
+        self._link.close()
 
     def _poll(self, wait: float, *, evaluations_only: bool) -> BatchMessage | None:
         asked = 0  # the epoch that the successful call was made under
@@ -260,12 +271,15 @@ class LearnerClient:
                 asked = self._epoch
                 request = pb.NextBatchRequest(
                     attempt=self._attempt,
+                    incarnation=self._incarnation,
                     wait_seconds=wait,
                     held=list(self._held),
                     evaluations_only=evaluations_only,
                     evaluations_seen=self._evaluations_seen,
                 )
-            reply: pb.NextBatchReply = self._stub.NextBatch(request, timeout=wait + CALL_SECONDS)
+            reply: pb.NextBatchReply = self._link.stub.NextBatch(
+                request, timeout=wait + CALL_SECONDS
+            )
             return reply
 
         reply = self._call("waiting for a batch", call)
@@ -303,20 +317,21 @@ class LearnerClient:
             self._ledger = ledger
 
     def _publish(self, published: _Published) -> None:
-        reply = self._stub.Publish(published.chunks(self._attempt), timeout=TRANSFER_SECONDS)
+        chunks = published.chunks(self._attempt, self._incarnation)
+        reply = self._link.stub.Publish(chunks, timeout=TRANSFER_SECONDS)
         with self._lock:
             self._note(reply.ledger)
 
     def _pace(self, eta: int) -> pb.PaceReply:
-        request = pb.PaceRequest(attempt=self._attempt, eta=eta)
-        reply: pb.PaceReply = self._stub.Pace(request, timeout=CALL_SECONDS)
+        request = pb.PaceRequest(attempt=self._attempt, incarnation=self._incarnation, eta=eta)
+        reply: pb.PaceReply = self._link.stub.Pace(request, timeout=CALL_SECONDS)
         return reply
 
-    def _call(self, phase: str, call: Callable[[], Reply]) -> Reply:
+    def _call(self, phase: str, call: Callable[[], Reply], patience: float | None = None) -> Reply:
         """Runs `call`, introducing the learner first where that is needed, until it succeeds."""
         retry: Retry | None = None
         while True:
-            epoch = self._epoch
+            epoch, stub = self._epoch, self._link.stub
             try:
                 if epoch == 0:
                     self._introduce(epoch)
@@ -330,11 +345,15 @@ class LearnerClient:
                     detail = ""
                 elif error.code() not in _RETRIED:
                     raise Refused(f"{self._peer}: {phase}: {detail}") from None
+                elif error.code() is grpc.StatusCode.UNAVAILABLE:
+                    self._link.renew(stub)
             except ValueError as error:
-                # What gRPC raises on a channel that `close` has closed.
-                raise PeerUnavailable(self._peer, phase, 0.0, str(error)) from None
+                # What gRPC raises on a channel that is closed, by `close` or by another thread's
+                # renewal.
+                detail = str(error)
             if retry is None:
-                retry = Retry(self._peer, phase, self._deadline, self._clock)
+                deadline = self._deadline if patience is None else patience
+                retry = Retry(self._peer, phase, deadline, self._clock)
             retry.wait(self._closed, detail)
 
     def _forget(self, epoch: int) -> None:
@@ -353,12 +372,13 @@ class LearnerClient:
                 request = pb.LearnerHelloRequest(
                     protocol_version=PROTOCOL_VERSION,
                     attempt=self._attempt,
+                    incarnation=self._incarnation,
                     version=version,
                     schema=schema_to_wire(self._schema),
                     ledger=None if self._ledger is None else ledger_to_wire(self._ledger),
                     held=list(self._held.values()),
                 )
-            reply = self._stub.LearnerHello(request, timeout=CALL_SECONDS)
+            reply = self._link.stub.LearnerHello(request, timeout=CALL_SECONDS)
             if reply.protocol_version != PROTOCOL_VERSION:
                 raise Refused(
                     f"{self._peer}: protocol version {reply.protocol_version}, this learner's is "

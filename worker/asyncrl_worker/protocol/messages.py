@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised by every change after which an old peer would misunderstand a new one."""
 
 
@@ -68,9 +68,13 @@ class Drain:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The parameter server will not have this actor; `reason` is one line with the remedy."""
+    """The parameter server will not have this actor; `reason` is one line with the remedy.
+
+    `fenced`: because a successor of this actor has taken over; nothing is wrong with it.
+    """
 
     reason: str
+    fenced: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections.abc import Callable
 
 from asyncrl_worker.protocol.errors import PeerUnavailable
 
+log = logging.getLogger("asyncrl")
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_FIRST_WORD = 5.0
+_WORD_EVERY = 30.0
 
 
 class Retry:
@@ -21,9 +27,10 @@ class Retry:
         self._clock = clock
         self._start = clock()
         self._pause = _FIRST_PAUSE
+        self._word_at = _FIRST_WORD
 
     def wait(self, interrupted: threading.Event, detail: str) -> None:
-        """Pauses before the next try; `interrupted` ends the pause.
+        """Pauses before the next try; `interrupted` ends the pause. Logs a line now and then.
 
         Raises PeerUnavailable where the deadline is over or `interrupted` is set; `detail` is what
         the last try failed with.
@@ -31,4 +38,14 @@ class Retry:
         elapsed = self._clock() - self._start
         if elapsed + self._pause > self._deadline or interrupted.wait(self._pause):
             raise PeerUnavailable(self._peer, self._phase, elapsed, detail)
+        if elapsed >= self._word_at:
+            self._word_at = elapsed + _WORD_EVERY
+            log.warning(
+                "event=waiting peer=%s phase=%s seconds=%.0f deadline_seconds=%.0f error=%s",
+                json.dumps(self._peer),
+                json.dumps(self._phase),
+                elapsed,
+                self._deadline,
+                json.dumps(detail),
+            )
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)

@@ -31,16 +31,20 @@ class ActorMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., fragment: _Optional[_Union[FragmentMessage, _Mapping]] = ..., evaluation: _Optional[_Union[EvaluationResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "actor_index", "attempt", "schema")
+    __slots__ = ("protocol_version", "actor_index", "attempt", "schema", "incarnation", "begun")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     actor_index: int
     attempt: int
     schema: Schema
-    def __init__(self, protocol_version: _Optional[int] = ..., actor_index: _Optional[int] = ..., attempt: _Optional[int] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ...) -> None: ...
+    incarnation: int
+    begun: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., actor_index: _Optional[int] = ..., attempt: _Optional[int] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., incarnation: _Optional[int] = ..., begun: _Optional[bool] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ()
@@ -133,10 +137,12 @@ class Drain(_message.Message):
     def __init__(self) -> None: ...
 
 class Refused(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "fenced")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FENCED_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    fenced: bool
+    def __init__(self, reason: _Optional[str] = ..., fenced: _Optional[bool] = ...) -> None: ...
 
 class WeightsRequest(_message.Message):
     __slots__ = ("version", "offset", "known_digest", "inline")
@@ -204,20 +210,22 @@ class HeldBatch(_message.Message):
     def __init__(self, batch_id: _Optional[int] = ..., fragments: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class LearnerHelloRequest(_message.Message):
-    __slots__ = ("protocol_version", "attempt", "version", "schema", "ledger", "held")
+    __slots__ = ("protocol_version", "attempt", "version", "schema", "ledger", "held", "incarnation")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     attempt: int
     version: int
     schema: Schema
     ledger: LedgerMessage
     held: _containers.RepeatedCompositeFieldContainer[HeldBatch]
-    def __init__(self, protocol_version: _Optional[int] = ..., attempt: _Optional[int] = ..., version: _Optional[int] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ..., held: _Optional[_Iterable[_Union[HeldBatch, _Mapping]]] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, protocol_version: _Optional[int] = ..., attempt: _Optional[int] = ..., version: _Optional[int] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ..., held: _Optional[_Iterable[_Union[HeldBatch, _Mapping]]] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class LearnerHelloReply(_message.Message):
     __slots__ = ("epoch", "protocol_version", "weights_wanted", "ledger")
@@ -232,20 +240,22 @@ class LearnerHelloReply(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., protocol_version: _Optional[int] = ..., weights_wanted: _Optional[bool] = ..., ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ...) -> None: ...
 
 class PublishHeader(_message.Message):
-    __slots__ = ("attempt", "version", "digest", "size", "evaluate_episodes", "reset_environments")
+    __slots__ = ("attempt", "version", "digest", "size", "evaluate_episodes", "reset_environments", "incarnation")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_EPISODES_FIELD_NUMBER: _ClassVar[int]
     RESET_ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     version: int
     digest: bytes
     size: int
     evaluate_episodes: int
     reset_environments: bool
-    def __init__(self, attempt: _Optional[int] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ..., evaluate_episodes: _Optional[int] = ..., reset_environments: _Optional[bool] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, attempt: _Optional[int] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ..., evaluate_episodes: _Optional[int] = ..., reset_environments: _Optional[bool] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class PublishChunk(_message.Message):
     __slots__ = ("header", "data")
@@ -262,18 +272,20 @@ class PublishReply(_message.Message):
     def __init__(self, ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ...) -> None: ...
 
 class NextBatchRequest(_message.Message):
-    __slots__ = ("attempt", "wait_seconds", "held", "evaluations_only", "evaluations_seen")
+    __slots__ = ("attempt", "wait_seconds", "held", "evaluations_only", "evaluations_seen", "incarnation")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_ONLY_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_SEEN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     wait_seconds: float
     held: _containers.RepeatedScalarFieldContainer[int]
     evaluations_only: bool
     evaluations_seen: int
-    def __init__(self, attempt: _Optional[int] = ..., wait_seconds: _Optional[float] = ..., held: _Optional[_Iterable[int]] = ..., evaluations_only: _Optional[bool] = ..., evaluations_seen: _Optional[int] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, attempt: _Optional[int] = ..., wait_seconds: _Optional[float] = ..., held: _Optional[_Iterable[int]] = ..., evaluations_only: _Optional[bool] = ..., evaluations_seen: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("number", "result")
@@ -300,16 +312,18 @@ class NextBatchReply(_message.Message):
     def __init__(self, batch_id: _Optional[int] = ..., version: _Optional[int] = ..., fragments: _Optional[_Iterable[bytes]] = ..., tickets: _Optional[_Iterable[int]] = ..., ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ..., evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ...) -> None: ...
 
 class ConsumedRequest(_message.Message):
-    __slots__ = ("attempt", "batch_id", "outcome", "version")
+    __slots__ = ("attempt", "batch_id", "outcome", "version", "incarnation")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     batch_id: int
     outcome: str
     version: int
-    def __init__(self, attempt: _Optional[int] = ..., batch_id: _Optional[int] = ..., outcome: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, attempt: _Optional[int] = ..., batch_id: _Optional[int] = ..., outcome: _Optional[str] = ..., version: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class ConsumedReply(_message.Message):
     __slots__ = ("ledger",)
@@ -318,12 +332,14 @@ class ConsumedReply(_message.Message):
     def __init__(self, ledger: _Optional[_Union[LedgerMessage, _Mapping]] = ...) -> None: ...
 
 class PaceRequest(_message.Message):
-    __slots__ = ("attempt", "eta")
+    __slots__ = ("attempt", "eta", "incarnation")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     ETA_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     eta: int
-    def __init__(self, attempt: _Optional[int] = ..., eta: _Optional[int] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, attempt: _Optional[int] = ..., eta: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class PaceReply(_message.Message):
     __slots__ = ("eta",)
@@ -332,10 +348,12 @@ class PaceReply(_message.Message):
     def __init__(self, eta: _Optional[int] = ...) -> None: ...
 
 class FinishRequest(_message.Message):
-    __slots__ = ("attempt",)
+    __slots__ = ("attempt", "incarnation")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     attempt: int
-    def __init__(self, attempt: _Optional[int] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, attempt: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class FinishReply(_message.Message):
     __slots__ = ("ledger",)

@@ -8,12 +8,16 @@ the host name: pods come and go, the role stays.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from asyncrl_worker.protocol.errors import ConfigurationError
+
+log = logging.getLogger("asyncrl")
 
 PARAMETER_SERVER_NAME = "parameter-server"
 LEARNER_NAME = "learner"
@@ -28,12 +32,10 @@ class Certificates:
     certificate: bytes
     key: bytes
 
-    def server_credentials(self) -> grpc.ServerCredentials:
-        """Credentials of a server that demands a certificate from every client."""
-        return grpc.ssl_server_credentials(
-            [(self.key, self.certificate)],
-            root_certificates=self.authority,
-            require_client_auth=True,
+    def server_configuration(self) -> grpc.ServerCertificateConfiguration:
+        """What a server shows of itself, and whom it trusts."""
+        return grpc.ssl_server_certificate_configuration(
+            [(self.key, self.certificate)], root_certificates=self.authority
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
@@ -43,6 +45,32 @@ class Certificates:
             private_key=self.key,
             certificate_chain=self.certificate,
         )
+
+
+def renewing_server_credentials(directory: Path) -> grpc.ServerCredentials:
+    """Credentials of a server that demands a certificate from every client.
+
+    The files are read again for each connection, so that renewed ones need no restart. Raises
+    ConfigurationError where they cannot be read now.
+    """
+    seen = load_certificates(directory)
+
+    def renewed() -> Any:
+        """The new configuration, or None for the old one, which the type stubs do not know."""
+        nonlocal seen
+        try:
+            found = load_certificates(directory)
+        except ConfigurationError as error:  # being replaced right now
+            log.warning("event=certificates_not_renewed error=%s", error)
+            return None
+        if found == seen:
+            return None
+        seen = found
+        return found.server_configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        seen.server_configuration(), renewed, require_client_authentication=True
+    )
 
 
 def load_certificates(directory: Path) -> Certificates:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from asyncrl_worker.actor.watchdog import StallDetector, Watchdog
 from asyncrl_worker.environments.vector import Progress
+from asyncrl_worker.watchdog import StallDetector, Watchdog
 
 
 class Clock:

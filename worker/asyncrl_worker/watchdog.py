@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
+from asyncrl_api.reasons import Reason
 from asyncrl_worker.environments.faults import FIELD
 from asyncrl_worker.environments.vector import Progress
+from asyncrl_worker.fault import WRONG_CONFIGURATION
+from asyncrl_worker.role import RoleArguments, end_with
 
 LONGEST_INTERVAL_SECONDS = 1.0
 
@@ -83,3 +88,13 @@ class Watchdog:
             if problem is not None:
                 self._on_stall(problem)
                 return
+
+
+def end_stalled(arguments: RoleArguments, line: str) -> None:
+    """End the process from the watchdog's thread: the main thread is inside the environment."""
+    code = end_with(
+        arguments.role, arguments.index, Reason.ENVIRONMENT_FAILED, line, WRONG_CONFIGURATION
+    )
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
