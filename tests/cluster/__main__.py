@@ -18,6 +18,7 @@ from pathlib import Path
 from cluster import parts
 from cluster.build import build
 from cluster.cluster import Cluster
+from cluster.images import IMAGES, Images
 from cluster.network import Unavailable, require_node
 from cluster.parts import cache_folder
 
@@ -95,7 +96,7 @@ def down(options: argparse.Namespace) -> int:
 
 
 def build_all(options: argparse.Namespace) -> int:
-    """Build every part that a test run here needs."""
+    """Build every part and image that a test run here needs."""
     build(parts.control_plane(), parts.ETCD, parts.HELM, parts.KWOK)
     build(parts.api_server(parts.OLDEST_KUBERNETES))
     try:
@@ -104,6 +105,10 @@ def build_all(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
     else:
         build(parts.node(), parts.COREDNS)
+        images = Images()
+        images.pause()
+        for name in IMAGES:
+            images.build(name)
     return 0
 
 

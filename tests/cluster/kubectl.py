@@ -10,6 +10,8 @@ from typing import Any
 from cluster import parts
 from cluster.build import build
 
+from asyncrl_api.crd import PATH as CRD
+
 
 class Refused(RuntimeError):
     """kubectl ended with an error; the message is what it wrote to stderr."""
@@ -46,3 +48,9 @@ class Kubectl:
     ) -> subprocess.CompletedProcess[str]:
         command = [str(self.program), "--kubeconfig", str(self.kubeconfig), *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds)
+
+
+def install_crd(kubectl: Kubectl) -> None:
+    """Install the CRD of this checkout, and return once the API server serves it."""
+    kubectl("apply", "--server-side", "-f", str(CRD))
+    kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=60s", seconds=90)

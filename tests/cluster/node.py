@@ -94,6 +94,7 @@ class Node:
         self.network: Network = slot.network
         self._control_plane = control_plane
         self._cgroup = f"asyncrl-cluster-{slot.number}"
+        self._store = slot.folder / "containerd"
         self._part = parts.node()
         self._processes: list[Process] = []
         self._pid: int | None = None
@@ -142,6 +143,11 @@ class Node:
         """Run containerd's client in the namespace of Kubernetes."""
         return self.run(*CTR, *arguments, seconds=seconds)
 
+    @property
+    def content(self) -> Path:
+        """The folder of containerd's blobs."""
+        return self._store / "io.containerd.content.v1.content" / "blobs" / "sha256"
+
     def offer_gpus(self, count: int) -> None:
         """Let the node advertise GPUs that it does not have, so that pods that ask for some run."""
         patch = {"status": {"capacity": {"nvidia.com/gpu": str(count)}}}
@@ -188,7 +194,7 @@ class Node:
         configuration = self.folder / "containerd.toml"
         configuration.write_text(f"""\
 version = 2
-root = "{self.slot.folder / "containerd"}"
+root = "{self._store}"
 state = "/run/containerd"
 [grpc]
 address = "{CONTAINERD}"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster.kubectl import Kubectl
+from cluster import parts
+from cluster.control_plane import ControlPlane
+from cluster.kubectl import Kubectl, install_crd
 from unit.api.examples import CHANGES, MINIMAL, RULES, document_with
 from unit.api.structural_schema import walk
 
@@ -19,6 +21,24 @@ from asyncrl_api.manifest import load_manifest
 ROOT = Path(__file__).parents[2]
 BROKEN = [(assignments, path) for assignments, path in RULES if path is not None]
 KEPT = [assignments for assignments, path in RULES if path is None]
+
+
+@pytest.fixture(scope="module", params=[parts.KUBERNETES, parts.OLDEST_KUBERNETES])
+def kubectl(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kubectl: Kubectl
+) -> Iterator[Kubectl]:
+    """kubectl on API servers of the newest and of the oldest version that is supported."""
+    if request.param == parts.KUBERNETES:
+        yield kubectl
+        return
+    oldest = ControlPlane(tmp_path_factory.mktemp("oldest"), version=request.param)
+    oldest.start(controllers=False)
+    try:
+        install_crd(oldest.kubectl)
+        assert f"Server Version: {request.param}" in oldest.kubectl("version")
+        yield oldest.kubectl
+    finally:
+        oldest.stop()
 
 
 def text(document: dict[str, Any]) -> str:
