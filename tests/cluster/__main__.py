@@ -81,6 +81,7 @@ def serve(options: argparse.Namespace) -> int:
 def down(options: argparse.Namespace) -> int:
     """End the cluster that `up` started."""
     if not _running():
+        shutil.rmtree(folder(), ignore_errors=True)
         print("No cluster is up.")
         return 0
     os.kill(int((folder() / "pid").read_text()), signal.SIGTERM)

@@ -107,6 +107,7 @@ class Images:
             self._buildah(
                 "build",
                 "--layers",
+                "--force-rm",
                 "--isolation=chroot",
                 "--format=oci",
                 f"--iidfile={identity}",
