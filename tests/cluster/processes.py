@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -88,11 +89,13 @@ class Process:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nothing listens on now. Another process may take it before it is used."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nothing listens on now, below those that the kernel gives to clients."""
+    for _ in range(100):
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((address, port))
+            return port
+    raise NotReady(f"no free port on {address} between 20000 and 32767")
 
 
 def answers(url: str, authority: Path | None = None) -> bool:
