@@ -16,7 +16,7 @@ from asyncrl_api.document import dump_document
 from asyncrl_api.fields import Field, fields_of
 from asyncrl_api.generated import write_or_check
 from asyncrl_api.immutability import IMMUTABLE, REMEDY
-from asyncrl_api.roles import QUANTITY_PATTERN
+from asyncrl_api.quantity import QUANTITY_PATTERN
 from asyncrl_api.spec import GROUP, KIND, VERSION, AsyncRLJob
 from asyncrl_api.status import JobStatus
 
