@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null || test -x $(RUN)/uv || $(RUN)/python -m pip install --quiet uv
 	@uv=$$(command -v uv || echo $(RUN)/uv); \
-	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,dev]'
+	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,operator,dev]'
 	@touch $@
 
 run: $(READY)    ## train examples/cartpole.yaml (JOB=...) to the end and show the result
@@ -38,15 +38,16 @@ lint: $(READY)
 	$(RUN)/ruff check .
 
 types: $(READY)
-	$(RUN)/mypy crds worker client benchmarks tests/cluster
+	$(RUN)/mypy crds worker operator client benchmarks tests/cluster
 
 layers: $(READY)
-	PYTHONPATH=crds:worker:client $(RUN)/lint-imports
+	PYTHONPATH=crds:worker:operator:client $(RUN)/lint-imports
 
 generated: $(READY)  ## the files made from the models and the protocol are up to date
 	$(RUN)/python -m asyncrl_api.crd --check
 	$(RUN)/python -m asyncrl_api.reference --check
 	$(RUN)/python -m asyncrl_worker.metrics_reference --check
+	$(RUN)/python -m asyncrl_operator.metrics_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
 
 parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster
