@@ -99,6 +99,11 @@ class Pod:
         return self.deleted is None and self.phase in ("Pending", "Running", "Unknown")
 
     @property
+    def done(self) -> bool:
+        """Whether its process has ended well, and for good."""
+        return self.ended is not None and self.ended.verdict is Verdict.DONE
+
+    @property
     def newest_ending(self) -> Ending | None:
         """How its container last ended."""
         return self.ended or self.ended_before

@@ -51,6 +51,9 @@ def set_running(
     """Running: the learner and the parameter server are ready. Actors may come and go."""
     essential = [roles["learner"], roles["parameter-server"]]
     was_running = conditions.holds("Running")
+    done = [pod for pod in observed.pods if pod.done and pod.role != "actor"]
+    if was_running and done and not conditions.holds("Restarting"):
+        return  # the others leave, and what the learner says at its end comes in a moment
     ready = all(role.ready >= role.desired for role in essential)
     started = was_running or roles["actor"].ready > 0
     if ready and started:
@@ -129,6 +132,8 @@ def _ended_pod(
     if roles[role].ready >= roles[role].desired:
         return None
     pods = observed.current(role)
+    if any(pod.done for pod in pods):
+        return None  # the run is about to end
     gone = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
     dead = [pod for pod in pods if pod.live and pod.ended is not None]
     again = [pod for pod in pods if pod.restarts and not pod.ready]

@@ -302,6 +302,21 @@ def test_the_learners_last_word_completes_the_run() -> None:
     assert life.condition("Complete") == ("True", "TargetReturnReached")
 
 
+def test_a_server_that_left_before_the_learner_is_not_lost() -> None:
+    life = Life()
+    life.run()
+    life.end("parameter-server-0", 0)
+    life.change("learner-0", ready=False)
+    for index in range(2):
+        life.end(f"actor-{index}", 0)
+    life.step(10)
+    assert life.phase == "Running"
+    life.end("learner-0", 0, said("Complete", "TargetReturnReached"))
+    life.step(40)
+    assert life.phase == "Complete"
+    assert life.condition("Restarting") == ("", "")
+
+
 def test_clean_up_leaves_time_to_leave_and_then_the_logs() -> None:
     life = Life({"runPolicy": {"ttlSecondsAfterFinished": 60}})
     life.run()
