@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from cluster.kubectl import Kubectl
-from cluster.node import Node
 from cluster.operator_process import Job, operator_process
+
+from asyncrl_api.document import dump_document
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cartpole.yaml"
 ENDLESS = {
@@ -31,7 +32,7 @@ def restricted(kubectl: Kubectl, namespace: str) -> str:
 
 @pytest.fixture
 def operator(
-    kubeconfig: Path, restricted: str, node: Node, worker_image: str, tmp_path: Path
+    kubeconfig: Path, restricted: str, worker_image: str, tmp_path: Path
 ) -> Iterator[Path]:
     log = tmp_path / "operator.log"
     with operator_process(kubeconfig, restricted, worker_image, log):
@@ -59,9 +60,7 @@ def volume(kubectl: Kubectl, restricted: str, tmp_path: Path) -> Iterator[Path]:
             "hostPath": {"path": str(folder)},
         },
     }
-    import yaml
-
-    kubectl("create", "-f", "-", stdin=yaml.safe_dump(document))
+    kubectl("create", "-f", "-", stdin=dump_document(document))
     yield folder
     kubectl("delete", "pv", f"{restricted}-run", "--wait=false")
 
