@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster import parts
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 
@@ -20,13 +21,17 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The administrator's kubeconfig of a control plane with the CRD."""
+def plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The administrator's kubeconfig of a control plane with the CRD; its parameter a version."""
+    version = getattr(request, "param", parts.KUBERNETES)
     existing = os.environ.get(EXISTING)
-    if existing:
+    if existing and version == parts.KUBERNETES:
         yield Path(existing)
         return
-    with ControlPlane(tmp_path_factory.mktemp("by-hand")) as running:
+    folder = tmp_path_factory.mktemp("by-hand")
+    with ControlPlane(folder, version=version) as running:
         kubectl = Kubectl(running.kubeconfig)
         kubectl("apply", "--server-side", "-f", str(CRD))
         kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
