@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 from asyncrl_operator.kube.client import ASYNCRLJOB, Api, ApiError, Object
@@ -19,6 +18,8 @@ RESYNC_SECONDS = 300.0
 MISSED_SECONDS = 60.0
 """A change that the watch has not told of for so long is missed."""
 
+PAGE = 500
+
 log = logging.getLogger("asyncrl.operator")
 
 
@@ -28,7 +29,9 @@ class Jobs:
     def __init__(self, changed: Callable[[Key], None]) -> None:
         self._changed = changed
         self._jobs: dict[Key, Object] = {}
-        self._missed_since: float | None = None
+        self._told: dict[Key, Object] = {}
+        """What the watch said last, apart from what lists and writes said."""
+        self._stuck = False
 
     def get(self, key: Key) -> Object | None:
         """A job as last seen."""
@@ -41,17 +44,14 @@ class Jobs:
     def seen(self, resource: Object, *, deleted: bool = False) -> None:
         """An event of the watch."""
         key = key_of(resource)
-        known = self._jobs.get(key)
         if deleted:
+            self._told.pop(key, None)
+            known = self._jobs.get(key)
             if known is None or known["metadata"]["uid"] == resource["metadata"]["uid"]:
-                self._jobs.pop(key, None)
-                self._changed(key)
+                self._forget(key)
             return
-        if known is not None and newer(known, resource):
-            return
-        self._jobs[key] = resource
-        if known is None or known != resource:
-            self._changed(key)
+        self._told[key] = resource
+        self._learn(key, resource)
 
     def written(self, resource: Object) -> None:
         """What a write answered."""
@@ -62,28 +62,36 @@ class Jobs:
 
     def health(self) -> str | None:
         """None, or one line if the watch has missed changes."""
-        if self._missed_since is None:
+        if not self._stuck:
             return None
-        return "the watch of AsyncRLJobs missed changes; a restart takes it up again"
+        return "the watch of AsyncRLJobs misses changes; a restart takes it up again"
 
     async def resync(self, api: Api, namespaces: Sequence[str | None]) -> None:
-        """List all jobs every few minutes until cancelled, and look at each of them again."""
+        """List all jobs every few minutes until cancelled, and look at each of them again.
+
+        Raises ApiError 404 when the definition is gone: the watch would not notice its return.
+        """
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
             try:
-                await self.list(api, namespaces)
+                listed = await self.list(api, namespaces)
             except ApiError as error:
                 if error.status == 404:
-                    raise  # the definition is gone; kopf would not notice its return
+                    raise
                 log.warning('event=resync_failed error="%s"', error)
+                continue
+            await asyncio.sleep(MISSED_SECONDS)
+            missed = [key for key, item in listed.items() if self._is_missed(key, item)]
+            if missed:
+                log.error("event=watch_stuck missed=%d first=%s/%s", len(missed), *missed[0])
+            self._stuck = bool(missed)
 
-    async def list(self, api: Api, namespaces: Sequence[str | None]) -> None:
-        """List all jobs once."""
-        began = time.monotonic()
+    async def list(self, api: Api, namespaces: Sequence[str | None]) -> dict[Key, Object]:
+        """List all jobs once, and look at each of them again."""
         before = dict(self._jobs)
         found: dict[Key, Object] = {}
         for namespace in namespaces:
-            query: dict[str, str | int] = {"limit": 500}
+            query: dict[str, str | int] = {"limit": PAGE}
             while True:
                 page = await api.list(ASYNCRLJOB, namespace, query)
                 for item in page["items"]:
@@ -93,22 +101,32 @@ class Jobs:
                 if not more:
                     break
                 query["continue"] = more
-        missed = [key for key, item in found.items() if self._is_missed(key, item, before)]
-        missed += [key for key in before if key not in found and key in self._jobs]
         for key in before.keys() - found.keys():
             if self._jobs.get(key) is before[key]:
-                self.seen(before[key], deleted=True)
-        for item in found.values():
-            self.seen(item)
-        for key in self._jobs:
+                self._forget(key)
+        for key, item in found.items():
+            self._learn(key, item)
             self._changed(key)
-        if missed and self._missed_since is not None:
-            log.error("event=watch_stuck missed=%d", len(missed))
-        self._missed_since = (self._missed_since or began) if missed else None
+        return found
 
-    def _is_missed(self, key: Key, item: Object, before: dict[Key, Object]) -> bool:
-        known = before.get(key)
-        return (known is None or newer(item, known)) and self._jobs.get(key) is known
+    def _learn(self, key: Key, resource: Object) -> None:
+        known = self._jobs.get(key)
+        if known is not None and newer(known, resource):
+            return
+        self._jobs[key] = resource
+        if known is None or known != resource:
+            self._changed(key)
+
+    def _forget(self, key: Key) -> None:
+        self._jobs.pop(key, None)
+        self._changed(key)
+
+    def _is_missed(self, key: Key, item: Object) -> bool:
+        """Whether the watch has not told of a listed state a minute later, nor of its end."""
+        if key not in self._jobs:
+            return False
+        told = self._told.get(key)
+        return told is None or newer(item, told)
 
 
 def key_of(resource: Object) -> Key:
