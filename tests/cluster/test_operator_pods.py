@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -133,11 +134,14 @@ def test_a_run_goes_on_through_losses_suspension_and_scaling(
 
     # The learner's pod: the next attempt, from its checkpoint.
     reached = version(job.status())
-    kubectl("delete", "-n", restricted, "pod", learner["metadata"]["name"])
+    evict(kubectl, restricted, learner["metadata"]["name"])
     status = job.until(
         lambda s: s.attempt == 1 and s.phase == "Running" and version(s) > reached, "attempt 1"
     )
     assert status.roles[1].disruptions == 1
+    told = kubectl.get("-n", restricted, "events", "--field-selector", "reason=LearnerLost")
+    lines = [event["message"] for event in told["items"]]
+    assert any("evicting" in line and learner["metadata"]["name"] in line for line in lines), lines
 
     # The parameter server's process.
     server = job.pods("parameter-server")[0]
@@ -169,6 +173,17 @@ def test_a_run_goes_on_through_losses_suspension_and_scaling(
     log = kubectl("logs", "-n", restricted, learner["metadata"]["name"])
     assert f"event=resumed version={saved} found=True" in log
     kubectl("delete", "-n", restricted, "arl", "run", "--timeout=60s")
+
+
+def evict(kubectl: Kubectl, namespace: str, pod: str) -> None:
+    """As kubectl drain does."""
+    document = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": namespace},
+    }
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(document))
 
 
 def kill_in(pod_uid: str, module: str) -> None:
