@@ -46,7 +46,7 @@ def signature(data: dict[str, Any]) -> Figure:
         left.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     left.set(xlabel="% of the run", ylabel="cosine of consecutive policy gradients")
     left.axhline(0.0, color=INK, linewidth=0.6)
-    left.legend()
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     left.set_title("Plain V-trace, Adam's beta1 = .9")
     _arms(right, data["return"], f"Final return, CartPole-v1, {data['seeds']} seeds")
     figure.tight_layout()
@@ -119,7 +119,7 @@ def _arms(axis: Axes, arms: dict[str, Any], title: str) -> None:
     axis.set_ylabel("final return")
     axis.set_ylim(bottom=0.0)
     axis.set_title(title)
-    axis.legend(fontsize=7.5)
+    axis.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
 
 
 def _points(

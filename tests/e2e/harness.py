@@ -27,7 +27,7 @@ from asyncrl_api.status import JobStatus, LearnerReport
 from asyncrl_worker.telemetry import read_rows
 
 TESTS = Path(__file__).parent.parent
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("ASYNCRL_TEST_PATIENCE", "120"))
 """Seconds for anything to happen: a start takes three on idle cores and far more on busy ones."""
 
 Document = dict[str, Any]
@@ -276,7 +276,8 @@ class SupervisedRun:
         self.until(lambda: self.folder.attempt(process) >= attempt, f"{process} is back")
 
     def advances(self, versions: int = 5) -> None:
-        """Wait until the learner has trained on."""
+        """Wait until the learner has trained on; one that has just started reports a bit later."""
+        self.until(lambda: self.folder.version() >= 0, "the learner reports")
         self.until_version(self.folder.version() + versions)
 
     def check_ledgers(self) -> None:

@@ -39,6 +39,15 @@ OWN_HOSTS = (
 )
 """Runs what follows with another file, the first argument, in place of /etc/hosts."""
 
+RESTRICTED = (
+    *("unshare", "--map-root-user", "--mount", "sh", "-ec"),
+    'mount --bind "$0" "$0"; mount -o remount,bind,ro /; cd /; '
+    "exec unshare --user --map-user=10001 --map-group=10001 "
+    'env -u HOME -u USER -u LOGNAME -u TMPDIR "$@"',
+)
+"""Runs what follows as a user that nobody knows, without a home, on a read-only root; only the
+first argument, a folder, can be written, not even /tmp."""
+
 OWN_HOSTS_WORK = (
     shutil.which("unshare") is not None
     and subprocess.run([*OWN_HOSTS, "/etc/hosts", "true"], capture_output=True).returncode == 0
@@ -138,10 +147,12 @@ class Pods:
         attempt: int = 0,
         fresh: bool = False,
         late_names: bool = False,
+        restricted: bool = False,
     ) -> Container:
         """Start a container: again in the same pod, or `fresh` in one that took its place.
 
-        With `late_names`, every other role is looked for under the name LATE.
+        With `late_names`, every other role is looked for under the name LATE; `restricted` is
+        what the restricted Pod Security Standard and a read-only root file system leave.
         """
         role, _, index = name.rpartition("-")
         folder = Folder(self.path / name)
@@ -171,6 +182,8 @@ class Pods:
             variables |= {"MASTER_ADDR": host, "MASTER_PORT": str(self._rendezvous)}
         if late_names:
             arguments = [*OWN_HOSTS, str(self._hosts), *arguments]
+        if restricted:
+            arguments = [*RESTRICTED, str(folder.path), *arguments]
         container = Container(name, arguments, folder, variables)
         self._started.append(container)
         return container
@@ -231,6 +244,12 @@ class Pods:
         context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
         return context
+
+
+RESTRICTED_WORKS = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*RESTRICTED, "/tmp", "true"], capture_output=True).returncode == 0
+)
 
 
 def free_port() -> int:

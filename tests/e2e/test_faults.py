@@ -64,18 +64,23 @@ def test_an_environment_that_misbehaves(fault: str, words: tuple[str, ...], tmp_
 
 
 def test_an_environment_that_hangs(tmp_path: Path) -> None:
-    """In a step while the run goes on, or already in the first reset."""
+    """In a step while the run goes on, in the first reset, or before that."""
+    cases = (
+        ("hang", 30, "step 30 of environment 0"),
+        ("hang", 0, "a reset of environment 0"),
+        ("constructor that hangs", 0, "the constructor of environment 0"),
+    )
     with contextlib.ExitStack() as stack:
-        for at, where in ((30, "step 30"), (0, "a reset")):
+        for number, (fault, at, where) in enumerate(cases):
             document = job_document(
-                workload=faulty("hang", at), runPolicy={"stallTimeoutSeconds": 15}
+                workload=faulty(fault, at), runPolicy={"stallTimeoutSeconds": 15}
             )
-            command = stack.enter_context(Command(document, tmp_path / f"at-{at}"))
+            command = stack.enter_context(Command(document, tmp_path / str(number)))
             stack.callback(
                 assert_fails,
                 command,
                 "EnvironmentFailed",
-                f"{FIELD}.id: 'Faulty-v0' has not returned from {where} of environment 0 for 15 s",
+                f"{FIELD}.id: 'Faulty-v0' has not returned from {where} for 15 s",
                 "raise spec.runPolicy.stallTimeoutSeconds",
             )
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.harness import gated_document, until
-from e2e.pods import OWN_HOSTS_WORK, Container, Pods
+from e2e.harness import gated_document, job_document, until
+from e2e.pods import OWN_HOSTS_WORK, RESTRICTED_WORKS, Container, Pods
 
 GRACE = 12
 EXACT = {"max": 0}
@@ -156,3 +156,26 @@ def test_containers_restarted_in_place_go_on(tmp_path: Path) -> None:
             "holds the checkpoints of an earlier start; go on from them with --resume"
             in (message["message"])
         )
+
+
+def test_a_read_only_root_and_an_unknown_user_are_enough(tmp_path: Path) -> None:
+    """Every role writes into its run folder alone; two ranks, checkpoints and telemetry included.
+
+    Where Linux namespaces are not allowed, this is a run like any other.
+    """
+    document = job_document(
+        learner={"replicas": 2},
+        checkpoint={"intervalVersions": 10},
+        evaluation={"intervalVersions": 20, "episodes": 4},
+        stopping={"policyVersions": 30},
+    )
+    names = ("parameter-server-0", "learner-0", "learner-1", "actor-0", "actor-1")
+    with Pods(document, tmp_path / "pods") as pods:
+        started = [pods.start(name, restricted=RESTRICTED_WORKS) for name in names]
+        assert {container.name: container.end() for container in started} == dict.fromkeys(names, 0)
+        folder = pods.container("learner-0").folder
+        assert folder.newest_checkpoint() == 30
+        assert len(folder.rows()) >= 30
+        assert list((folder.path / "tensorboard").glob("events.*"))
+        for container in started:
+            assert "Read-only file system" not in container.words()

@@ -55,7 +55,7 @@ class StallDetector:
         return None
 
     def _line(self, progress: Progress, seconds: float) -> str:
-        doing = {"making": "being made", "reset": "a reset"}.get(
+        doing = {"making": "the constructor", "reset": "a reset"}.get(
             progress.phase or "", f"step {progress.step}"
         )
         which = "" if progress.environment is None else f" of environment {progress.environment}"

@@ -19,6 +19,8 @@ from asyncrl_api.spec import AsyncRLJob
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
 
+SOCKET = "ps.sock"
+
 COMMANDS: Mapping[Role, Sequence[str]] = {
     Role.PARAMETER_SERVER: (sys.executable, "-m", "asyncrl_worker.parameter_server.main"),
     Role.LEARNER: (sys.executable, "-m", "asyncrl_worker.learner.main"),
@@ -88,10 +90,40 @@ class Launch:
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
-    """A short folder of our own for the socket, since socket paths are limited to 107 bytes."""
+def socket_path(folder: RunFolder) -> Iterator[Path]:
+    """Where the parameter server listens: in the run folder, which the next run takes over.
+
+    Socket paths are limited to 107 bytes, and not every file system has sockets: then it is in a
+    short folder of our own, which stays behind when this process is killed.
+    """
+    path = folder.roles / SOCKET
+    if _can_listen(path):
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    with _private_folder() as private:
+        yield private / SOCKET
+
+
+def _can_listen(path: Path) -> bool:
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        return False
+    path.unlink(missing_ok=True)  # left by a run that was killed
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="asyncrl-"))
-    if len(os.fsencode(path / "ps.sock")) > LONGEST_SOCKET_PATH:
+    if len(os.fsencode(path / SOCKET)) > LONGEST_SOCKET_PATH:
         path.rmdir()
         path = Path(tempfile.mkdtemp(prefix="asyncrl-", dir="/tmp"))
     try:

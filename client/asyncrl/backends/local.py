@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from asyncrl.backends.launch import COMMANDS, Launch, private_folder
+from asyncrl.backends.launch import COMMANDS, Launch, socket_path
 from asyncrl.backends.poller import POLL_SECONDS, Observation, Poller, health_problem
 from asyncrl.backends.processes import ChildProcess
 from asyncrl.backends.status import StatusBuilder, StatusFile, utc_now
@@ -129,8 +129,8 @@ class LocalRun:
         """Run to the end."""
         self._check_folder()
         self.folder.create()
-        with self.folder.locked(), private_folder() as private, self._signals():
-            self._launch.address = f"unix:{private / 'ps.sock'}"
+        with self.folder.locked(), socket_path(self.folder) as path, self._signals():
+            self._launch.address = f"unix:{path}"
             self._prepare()
             processes = [member for unit in self._supervisor.units for member in unit.members]
             try:

@@ -31,6 +31,9 @@ DRAIN_SECONDS = 10.0
 UNIT_GRACE_SECONDS = 5.0
 """When one rank died, or the learner stalls, its processes get this long after SIGTERM."""
 DIAGNOSIS_SECONDS = 5.0
+START_STALL_TIMEOUTS = 2.0
+"""Stall timeouts until the first report. A role has a watchdog of its own, which names what hangs
+after one, but its clock starts only after the imports."""
 
 
 @dataclass(frozen=True)
@@ -228,12 +231,15 @@ class Supervisor:
         watching = unit.running and not unit.asked and self._diagnosing_until is None
         if self._policy.stall_timeout is None or not watching:
             return None
-        return self._progress_at + self._policy.stall_timeout
+        timeout = self._policy.stall_timeout
+        return self._progress_at + (timeout if self._reported else START_STALL_TIMEOUTS * timeout)
 
     def _stalled(self, now: float) -> list[Action]:
         if not self._reported:
+            assert self._policy.stall_timeout is not None
             message = (
-                f"learner-0: no report within {self._policy.stall_timeout:g} s of its start; "
+                "learner-0: no report within "
+                f"{START_STALL_TIMEOUTS * self._policy.stall_timeout:g} s of its start; "
                 "see its log, or raise spec.runPolicy.stallTimeoutSeconds"
             )
             return self.fail(Note(Reason.STALLED, message), now)

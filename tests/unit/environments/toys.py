@@ -119,6 +119,8 @@ class Faulty(gymnasium.Env[Any, Any]):
     def __init__(self, fault: str, at: int = 3) -> None:
         if fault == "constructor":
             raise RuntimeError("no licence")
+        if fault == "constructor that hangs":
+            threading.Event().wait()
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)
         self.action_space = spaces.Box(-1, 1, (1,), np.float32)
         self.fault = fault

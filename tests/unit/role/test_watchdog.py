@@ -69,7 +69,7 @@ def test_an_environment_that_is_never_made_is_found() -> None:
     clock = Clock()
     judge = detector(clock, Progress(phase="making"))
     clock.now += 60
-    assert "'Slow-v0' has not returned from being made for 60 s" in (judge.check() or "")
+    assert "'Slow-v0' has not returned from the constructor for 60 s" in (judge.check() or "")
 
 
 def test_the_thread_reports_once() -> None:

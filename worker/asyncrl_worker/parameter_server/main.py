@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import sys
+import threading
 import time
 
 from asyncrl_api.reasons import Reason
@@ -76,13 +77,15 @@ async def serve(arguments: RoleArguments, stop: Stop) -> int:
         loop.call_soon_threadsafe(stopped.set)
 
     stop.add_callback(on_stop)
+    listening = threading.Event()
     with Endpoint(
         arguments,
         registry=service.metrics.registry,
         health=heartbeat.health,
-        ready=lambda: service.has_weights,
+        ready=listening.is_set,
     ):
         await server.start()
+        listening.set()
         log.info("event=listening address=%s epoch=%d", address, state.epoch)
         beat = asyncio.create_task(heartbeat.run())
         try:

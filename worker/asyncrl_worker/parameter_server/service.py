@@ -88,10 +88,6 @@ class ParameterServerService(ParameterServerServicer):
         """Open actor streams."""
         return len(self._sessions)
 
-    @property
-    def has_weights(self) -> bool:
-        return self._store.newest is not None
-
     async def until_changed(self) -> None:
         """Returns after the next event."""
         await self._changed.wait()

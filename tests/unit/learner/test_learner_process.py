@@ -1,0 +1,105 @@
+"""The learner as a process: exit codes and termination messages of what ends it early."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from unit.environments.toys import MODULE
+
+TESTS = Path(__file__).parents[2]
+HANGING = {"id": "Faulty-v0", "kwargs": {"fault": "constructor that hangs"}, "modules": [MODULE]}
+
+
+def start(
+    folder: Path, gymnasium: dict[str, Any], *, stall: int, ranks: int = 1, rank: int = 0
+) -> subprocess.Popen[str]:
+    manifest = {
+        "apiVersion": "asyncrl.io/v1alpha1",
+        "kind": "AsyncRLJob",
+        "metadata": {"name": "toy"},
+        "spec": {
+            "workload": {"gymnasium": gymnasium},
+            "runPolicy": {"stallTimeoutSeconds": stall},
+        },
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(manifest))
+    arguments = ["--manifest", str(folder / "job.yaml"), "--run-directory", str(folder)]
+    arguments += ["--address", f"unix:{folder}/nobody.sock", "--index", str(rank)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(TESTS),
+        "OMP_NUM_THREADS": "1",
+        "ASYNCRL_TERMINATION_LOG": str(folder / "termination"),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "asyncrl_worker.learner.main", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ending(process: subprocess.Popen[str], folder: Path) -> tuple[int, dict[str, Any]]:
+    _, errors = process.communicate(timeout=120)
+    termination = folder / "termination"
+    assert termination.exists(), errors
+    return process.returncode, json.loads(termination.read_text())
+
+
+def until_it_serves(process: subprocess.Popen[str], folder: Path, rank: int) -> None:
+    """Its endpoint is open: it looks for its peers now."""
+    path = folder / "roles" / f"learner-{rank}.json"
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+
+
+def test_an_environment_that_cannot_be_made_in_time_is_named(tmp_path: Path) -> None:
+    code, termination = ending(start(tmp_path, HANGING, stall=1), tmp_path)
+    assert code == 2
+    assert termination == {
+        "role": "learner",
+        "index": 0,
+        "reason": "EnvironmentFailed",
+        "message": "spec.workload.gymnasium.id: 'Faulty-v0' has not returned from the constructor "
+        "of environment 0 for 1 s; correct the environment's code, or raise "
+        "spec.runPolicy.stallTimeoutSeconds if it only is slow",
+    }
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_without_its_peer_it_gives_up_after_ten_stall_timeouts(rank: int, tmp_path: Path) -> None:
+    """Rank 0 looks for the parameter server, the other one for rank 0."""
+    process = start(tmp_path, {"id": "CartPole-v1"}, stall=1, ranks=rank + 1, rank=rank)
+    code, termination = ending(process, tmp_path)
+    assert code == 69
+    assert termination["reason"] == "PeerUnavailable"
+    words = (
+        "parameter server at unix:",
+        "learner-1: another rank is gone or silent, while finding",
+    )
+    assert termination["message"].startswith(words[rank])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_ends_it_at_once_while_it_looks_for_its_peer(rank: int, tmp_path: Path) -> None:
+    process = start(tmp_path, {"id": "CartPole-v1"}, stall=60, ranks=rank + 1, rank=rank)
+    until_it_serves(process, tmp_path, rank)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert not (tmp_path / "termination").exists()
