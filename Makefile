@@ -11,10 +11,10 @@ JOB    ?= examples/cartpole.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test format lint types layers generated unit training bench clean
+.PHONY: help setup run test format lint types layers generated parts unit bench cluster cluster-down clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(READY)  ## prepare .venv
 
@@ -23,13 +23,13 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null || test -x $(RUN)/uv || $(RUN)/python -m pip install --quiet uv
 	@uv=$$(command -v uv || echo $(RUN)/uv); \
-	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,dev]'
+	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,operator,dev]'
 	@touch $@
 
 run: $(READY)    ## train examples/cartpole.yaml (JOB=...) to the end and show the result
 	@$(RUN)/asyncrl run $(JOB)
 
-test: format lint types layers generated unit  ## everything CI checks
+test: format lint types layers generated parts unit  ## everything CI checks
 
 format: $(READY)
 	$(RUN)/ruff format --check .
@@ -38,22 +38,32 @@ lint: $(READY)
 	$(RUN)/ruff check .
 
 types: $(READY)
-	$(RUN)/mypy crds worker client benchmarks
+	$(RUN)/mypy crds worker operator client benchmarks tests/cluster
 
 layers: $(READY)
-	PYTHONPATH=crds:worker:client $(RUN)/lint-imports
+	PYTHONPATH=crds:worker:operator:client $(RUN)/lint-imports
 
 generated: $(READY)  ## the files made from the models and the protocol are up to date
 	$(RUN)/python -m asyncrl_api.crd --check
 	$(RUN)/python -m asyncrl_api.reference --check
 	$(RUN)/python -m asyncrl_worker.metrics_reference --check
+	$(RUN)/python -m asyncrl_operator.metrics_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
+
+parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster
+	PYTHONPATH=tests $(RUN)/python -m cluster build
 
 unit: $(READY)   ## all tests, training and faults included
 	$(RUN)/python -m pytest $(ARGS)
 
 bench: $(READY)  ## measure; the peers get environments of their own
 	$(RUN)/python -m benchmarks $(ARGS)
+
+cluster: $(READY)       ## start a Kubernetes cluster on this machine; as root on Linux, with a node
+	@PYTHONPATH=tests $(RUN)/python -m cluster up
+
+cluster-down: $(READY)  ## remove it
+	@PYTHONPATH=tests $(RUN)/python -m cluster down
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from asyncrl_api.document import dump_document
 from asyncrl_api.fields import Field, fields_of
 from asyncrl_api.generated import write_or_check
 from asyncrl_api.immutability import IMMUTABLE, REMEDY
-from asyncrl_api.roles import QUANTITY_PATTERN
+from asyncrl_api.quantity import QUANTITY_PATTERN
 from asyncrl_api.spec import GROUP, KIND, VERSION, AsyncRLJob
 from asyncrl_api.status import JobStatus
 
@@ -192,11 +192,23 @@ def _bounds_schema(field: Field) -> Schema:
 
 
 def _default(field: Field) -> Any:
-    """The default; of an object, only what its own fields do not say."""
+    """The default; of an object, only what its own fields do not say.
+
+    The API server checks the rules of an object against its default before it fills in those of
+    the fields: where there are rules, the default is complete.
+    """
     if field.kind != "object":
         return field.default
+    if any(rule.cel is not None for rule in field.rules):
+        return _without_nulls(field.default)
     values = {child.name: child for child in field.children}
     return {name: value for name, value in field.default.items() if value != values[name].default}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return value
 
 
 def _validation(cel: str, message: str, path: Sequence[str]) -> Schema:

@@ -14,6 +14,7 @@ IMMUTABLE: tuple[tuple[str, ...], ...] = (
     ("workload",),
     ("algorithm", "name"),
     ("algorithm", "normalizeObservations"),
+    ("algorithm", "normalizeValues"),
     ("network",),
     ("optimizer", "name"),
 )

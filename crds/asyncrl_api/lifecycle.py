@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from asyncrl_api.model import Model, option
+from asyncrl_api.model import Model, Rule, option
+from asyncrl_api.quantity import Quantity
 
 DEFAULT_ENVIRONMENT_STEPS = 1_000_000
 
@@ -53,6 +54,40 @@ class Stopping(Model):
         return data
 
 
+class ClaimTemplate(Model):
+    """A volume claim that is made for the job, and deleted with it."""
+
+    size: Quantity = option("1Gi", "Size of the volume.")
+    storage_class_name: str | None = option(
+        None, "Storage class; null for the cluster's default.", min_length=1, max_length=253
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = option(
+        "ReadWriteOnce", "Who may mount it; ReadWriteMany for several learner ranks."
+    )
+
+
+class CheckpointVolume(Model):
+    """Where checkpoints are kept on a cluster: exactly one kind."""
+
+    claim: ClaimTemplate | None = option(None, "A claim made for the job.")
+    existing_claim: str | None = option(
+        None,
+        "Name of a PersistentVolumeClaim. The job keeps its files in a folder of its own, "
+        "NAME-UID; they outlive the job.",
+        min_length=1,
+        max_length=253,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            path=(),
+            cel="has(self.claim) != has(self.existingClaim)",
+            holds=lambda volume: (volume.claim is None) != (volume.existing_claim is None),
+            message="must have exactly one kind of volume; give claim: {} or existingClaim: NAME",
+        ),
+    )
+
+
 class Checkpoint(Model):
     """When the learner saves all that it needs to resume; also at the end and on SIGTERM."""
 
@@ -73,6 +108,11 @@ class Checkpoint(Model):
         remedy="use null for off",
     )
     keep: int = option(3, "Newest checkpoints kept.", unit="checkpoints", ge=1, le=1000)
+    volume: CheckpointVolume | None = option(
+        None,
+        "Where checkpoints outlive the learner's pod; null for a folder of the pod, which outlives "
+        "its process only. Not used on one machine.",
+    )
 
 
 class Evaluation(Model):
@@ -96,7 +136,18 @@ class RunPolicy(Model):
         False, "Checkpoint and stop all roles; false again resumes from the checkpoint."
     )
     active_deadline_seconds: int | None = option(
-        None, "Fail when the run has been active for this long.", unit="seconds", ge=1, le=10**9
+        None,
+        "Fail when the run has been active for this long; a resume begins anew.",
+        unit="seconds",
+        ge=1,
+        le=10**9,
+    )
+    pre_running_deadline_seconds: int | None = option(
+        None,
+        "Fail when the roles have not come to run within this long. Not used on one machine.",
+        unit="seconds",
+        ge=1,
+        le=10**9,
     )
     stall_timeout_seconds: int = option(
         60,

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     # Accepted
     VALID = "Valid", "The manifest keeps every rule."
     INVALID_SPEC = "InvalidSpec", "The manifest breaks a rule; the message names the field."
+    NAME_TAKEN = "NameTaken", "An object that the job needs exists and is not the job's."
     IMMUTABLE_FIELD = "ImmutableField", "A field was changed that cannot change in a job's life."
 
     # Running, Suspended, Restarting
@@ -29,6 +30,20 @@ class Reason(StrEnum):
     SUSPENDED_BY_STABILITY = (
         "SuspendedByStability",
         "The run was degraded, and stability.onDegraded is suspend.",
+    )
+    SUSPENDING = "Suspending", "The learner checkpoints, and the pods end."
+    CHECKPOINT_GONE = (
+        "CheckpointGone",
+        "The learner's pod is gone, and with it its checkpoint; training begins anew. Set "
+        "checkpoint.volume to keep checkpoints.",
+    )
+    SPEC_CHANGED = "SpecChanged", "A role restarts with its new spec."
+    UNSCHEDULABLE = "Unschedulable", "No node has room for a pod; the message says what is short."
+    IMAGE_UNAVAILABLE = "ImageUnavailable", "The image of a pod cannot be pulled."
+    POD_BLOCKED = "PodBlocked", "A pod cannot start; the message says what it waits for."
+    PODS_REFUSED = (
+        "PodsRefused",
+        "The cluster refuses to make a pod, by quota or policy; the message says which.",
     )
     RESUMED = "Resumed", "The run goes on from its checkpoint."
     ACTOR_LOST = "ActorLost", "An actor ended before the run did; it is replaced."
@@ -41,6 +56,9 @@ class Reason(StrEnum):
     STALLED = "Stalled", "A role made no progress for stallTimeoutSeconds."
     NOT_STARTED = "NotStarted", "The run has not started yet."
     FINISHED = "Finished", "The run is over."
+
+    # AlignmentHealthy and Stable
+    STALE_REPORTS = "StaleReports", "The learner has not reported for too long to know."
 
     # AlignmentHealthy
     ALIGNMENT_WITHIN_THRESHOLDS = (
@@ -99,7 +117,10 @@ class Reason(StrEnum):
         "BackoffLimitExceeded",
         "A role was restarted runPolicy.backoffLimit times and ended again.",
     )
-    DEADLINE_EXCEEDED = "DeadlineExceeded", "runPolicy.activeDeadlineSeconds have passed."
+    DEADLINE_EXCEEDED = (
+        "DeadlineExceeded",
+        "runPolicy.activeDeadlineSeconds or preRunningDeadlineSeconds have passed.",
+    )
     OUT_OF_MEMORY = "OutOfMemory", "A role was killed for its memory."
     INTERRUPTED = "Interrupted", "The run was stopped by a signal, after its checkpoint."
     INTERNAL_ERROR = "InternalError", "A defect of this software; the log has the traceback."

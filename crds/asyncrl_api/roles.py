@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, ClassVar
-
-from pydantic import PlainValidator
-from pydantic_core import PydanticCustomError
+from typing import Any, ClassVar
 
 from asyncrl_api.model import Model, Rule, option
-
-QUANTITY_ERROR = "quantity"
-QUANTITY_PATTERN = (
-    r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
-)
-
-
-def _quantity(value: object) -> int | str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and re.fullmatch(QUANTITY_PATTERN, value):
-        return value
-    raise PydanticCustomError(
-        QUANTITY_ERROR, "is no Kubernetes quantity; use an integer or text such as 500m or 2Gi"
-    )
-
-
-Quantity = Annotated[int | str, PlainValidator(_quantity)]
+from asyncrl_api.quantity import Quantity
 
 
 class EnvironmentVariable(Model):
@@ -74,7 +53,15 @@ class Role(Model):
     )
     template: dict[str, Any] = option(
         dict,
-        "A PodTemplateSpec, merged over the operator's own. Not used on one machine.",
+        "A PodTemplateSpec, merged over the operator's own: maps by key, containers, volumes, "
+        "mounts, ports and variables by name; null removes. Not used on one machine.",
+    )
+    priority_class_name: str | None = option(
+        None,
+        "Priority class of the role's pods. Where actors have a lower one than the learner, "
+        "pressure removes actors first. Not used on one machine.",
+        min_length=1,
+        max_length=253,
     )
     metrics_port: int = option(
         0,

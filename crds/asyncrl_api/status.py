@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 
 from asyncrl_api.model import option
 
-Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Complete", "Failed"]
+Phase = Literal["Pending", "Running", "Restarting", "Suspending", "Suspended", "Complete", "Failed"]
 Regime = Literal["Pass", "Project", "Skip"]
 Verdict = Literal["Healthy", "Watch", "Degraded", "Diverged"]
 Outcome = Literal["Complete", "Failed", "Suspended"]
@@ -39,7 +39,7 @@ ConditionType = Literal[
 ]
 
 SIGNIFICANT_DIGITS = 6
-MESSAGE_LENGTH = 256
+MESSAGE_LENGTH = 200
 REASON_LENGTH = 128
 REASONS = 8
 
@@ -107,6 +107,24 @@ class Condition(Section):
     observed_generation: int | None = option(None, "Generation of the spec that was seen.", ge=0)
 
 
+class Failure(Section):
+    """The newest unexpected end of a process."""
+
+    process: str = option(..., "Role and index, as in learner-0.", max_length=64)
+    pod: str | None = option(None, "Its pod.", max_length=253)
+    exit_code: int | None = option(None, "Exit code of its container.")
+    reason: str | None = option(None, "Why, in one CamelCase word.", max_length=64)
+    message: ReasonText = option("", "Why, in one line.")
+    time: Time = option(..., "When it ended.")
+
+
+class Counted(Section):
+    """Counters of the processes that exist, as they were when their sums were updated."""
+
+    restarts: int = option(0, "Restarts of containers.", unit="restarts", ge=0)
+    losses: int = option(0, "Lost pods.", unit="pods", ge=0)
+
+
 class RoleStatus(Section):
     """The processes of one role."""
 
@@ -116,6 +134,13 @@ class RoleStatus(Section):
     restarts: int = option(0, "Restarts after failures.", unit="restarts", ge=0)
     disruptions: int = option(
         0, "Restarts after disruptions from outside, such as evictions.", unit="restarts", ge=0
+    )
+    failures: int = option(
+        0, "Failures in a row; ten minutes without one clear them.", unit="failures", ge=0
+    )
+    failed_at: Time | None = option(None, "When the newest of them happened.")
+    counted: Counted = option(
+        Counted, "What restarts and disruptions already contain of the processes that exist."
     )
 
 
@@ -229,10 +254,14 @@ class JobStatus(Section):
         list, "Conditions, by type.", max_length=16, list_key="type"
     )
     observed_generation: int | None = option(None, "Generation of the spec seen.", ge=0)
-    attempt: int = option(0, "Restarts of the learner.", unit="restarts", ge=0)
+    attempt: int = option(
+        0, "Attempt of the learner, 0 for the first; older ones are refused.", ge=0
+    )
     restarts: int = option(0, "Restarts of all roles.", unit="restarts", ge=0)
     start_time: Time | None = option(None, "When the run started.")
+    report_time: Time | None = option(None, "When the learner made the newest report.")
     completion_time: Time | None = option(None, "When the run ended.")
+    last_failure: Failure | None = option(None, "The newest unexpected end of a process.")
     roles: list[RoleStatus] = option(list, "The roles, by name.", max_length=8, list_key="name")
     actors: ActorsStatus | None = option(None, "The actors, for the scale subresource.")
     training: TrainingStatus | None = option(None, "How far and how well.")

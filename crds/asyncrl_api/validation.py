@@ -12,7 +12,7 @@ from asyncrl_api.document import show
 from asyncrl_api.errors import Problem
 from asyncrl_api.fields import Field, closest, suggest
 from asyncrl_api.model import RULE_ERROR
-from asyncrl_api.roles import QUANTITY_ERROR
+from asyncrl_api.quantity import QUANTITY_ERROR
 
 Path = tuple[str | int, ...]
 

@@ -31,6 +31,7 @@ def walk(name):
 PACKAGES = {
     "asyncrl_api": "asyncrl_api.spec",
     "asyncrl": "asyncrl.cli.run",
+    "asyncrl_operator": "asyncrl_operator.main",
     "asyncrl_worker.parameter_server": "asyncrl_worker.parameter_server.main",
     "asyncrl_worker.actor": "asyncrl_worker.actor.main",
     "asyncrl_worker.protocol": "asyncrl_worker.protocol.learner_client",

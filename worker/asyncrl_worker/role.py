@@ -25,6 +25,8 @@ from asyncrl_worker.fault import DISK_ERROR, INTERNAL_ERROR, TERMINATED, WRONG_C
 TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"
 PARENT_VARIABLE = "ASYNCRL_PARENT_PID"
 DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
+LONGEST_TERMINATION_MESSAGE = 4096
+"""Bytes; the kubelet cuts what is longer."""
 PARENT_CHECK_SECONDS = 1.0
 
 DISK_ERRORS = {
@@ -150,6 +152,24 @@ def end_with(role: str, index: int, reason: str, message: str, exit_code: int) -
         except OSError as error:
             log.error("event=termination_message_lost path=%s error=%s", path, error)
     return exit_code
+
+
+def leave_last_word(document: dict[str, Any]) -> None:
+    """Leave JSON in the termination message of a pod, whose files go with it.
+
+    On one machine the run folder has it all. What is longer than Kubernetes keeps is left out as a
+    whole: half a document says nothing.
+    """
+    if os.environ.get(TERMINATION_LOG_VARIABLE) or not DEFAULT_TERMINATION_LOG.exists():
+        return
+    text = json.dumps(document)
+    if len(text.encode()) > LONGEST_TERMINATION_MESSAGE:
+        log.warning("event=termination_message_too_long bytes=%d", len(text.encode()))
+        return
+    try:
+        DEFAULT_TERMINATION_LOG.write_text(text, encoding="utf-8")
+    except OSError as error:
+        log.error("event=termination_message_lost path=%s error=%s", DEFAULT_TERMINATION_LOG, error)
 
 
 def pin_threads(environment: dict[str, str] | None = None) -> int:

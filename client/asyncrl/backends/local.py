@@ -30,14 +30,13 @@ from asyncrl.backends.unit import (
     Action,
     Diagnose,
     Kill,
-    Note,
     ProcessName,
     Role,
     Start,
     Terminate,
-    describe_exit,
 )
 from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object, write_atomically
+from asyncrl_api.exits import Note, describe_exit
 from asyncrl_api.immutability import immutable_changes
 from asyncrl_api.manifest import dump_manifest, load_manifest
 from asyncrl_api.reasons import Reason

@@ -10,52 +10,12 @@ from datetime import UTC, datetime
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.backends.unit import Role, Unit
 from asyncrl.run_folder import RunFolder, write_atomically
+from asyncrl_api.conditions import Conditions, Said, alignment_said, running_said, stable_said
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
-from asyncrl_api.status import (
-    AlignmentStatus,
-    Condition,
-    ConditionStatus,
-    ConditionType,
-    JobStatus,
-    LearnerReport,
-    Phase,
-    RoleStatus,
-    StabilityStatus,
-)
+from asyncrl_api.status import JobStatus, LearnerReport, Phase, RoleStatus
 
 WRITE_SECONDS = 1.0
-
-Said = tuple[ConditionStatus, str, str]
-"""What a condition says: status, reason, message."""
-
-
-class Conditions:
-    """The conditions of a run; `lastTransitionTime` moves only when a status changes."""
-
-    def __init__(self) -> None:
-        self._conditions: dict[ConditionType, Condition] = {}
-
-    def set(self, kind: ConditionType, said: Said, now: datetime) -> None:
-        """Say what holds now."""
-        status, reason, message = said
-        old = self._conditions.get(kind)
-        changed = old is None or old.status != status
-        self._conditions[kind] = Condition(
-            type=kind,
-            status=status,
-            reason=str(reason),
-            message=message,
-            last_transition_time=now if old is None or changed else old.last_transition_time,
-        )
-
-    def get(self, kind: ConditionType) -> Condition | None:
-        """The condition of this type, if it was ever set."""
-        return self._conditions.get(kind)
-
-    def all(self) -> list[Condition]:
-        """Every condition, in the order they were first set."""
-        return list(self._conditions.values())
 
 
 class StatusBuilder:
@@ -124,36 +84,17 @@ class StatusBuilder:
         if phase == "Restarting" or conditions.get("Restarting"):
             conditions.set("Restarting", lost if phase == "Restarting" else no, now)
         if report is not None:
-            alignment = self._alignment(report.alignment)
+            before = conditions.get("AlignmentHealthy")
+            alignment = alignment_said(self._alignment_mode, report.alignment, before)
             conditions.set("AlignmentHealthy", alignment, now)
-            conditions.set("Stable", _stable(report.stability), now)
+            conditions.set("Stable", stable_said(report.stability), now)
         if outcome is not None:
             conditions.set(outcome.phase, ("True", outcome.reason, outcome.message), now)
 
     def _running(self, phase: Phase, roles: list[RoleStatus]) -> Said:
         if phase != "Running":
             return ("False", Reason.STARTING, "")
-        if all(role.ready >= role.desired for role in roles):
-            return ("True", Reason.ALL_ROLES_READY, "")
-        actors = roles[0]
-        message = f"{actors.ready} of {actors.desired} actors are ready"
-        if actors.ready < self._least_actors:
-            return ("True", Reason.TOO_FEW_ACTORS, message)
-        return ("True", Reason.STARTING, message)
-
-    def _alignment(self, alignment: AlignmentStatus) -> Said:
-        """Unhealthy above `high`, healthy again from `low` on: that width is the hysteresis."""
-        if self._alignment_mode == "off":
-            return ("Unknown", Reason.ALIGNMENT_OFF, "")
-        level = alignment.smoothed
-        if level is None or alignment.low is None or alignment.high is None:
-            return ("Unknown", Reason.CALIBRATING, "")
-        previous = self._conditions.get("AlignmentHealthy")
-        was_high = previous is not None and previous.status == "False"
-        if level > alignment.high or (was_high and level > alignment.low):
-            message = f"smoothed cosine {level:+.2f}, thresholds {alignment.low:+.2f} and "
-            return ("False", Reason.ALIGNMENT_HIGH, f"{message}{alignment.high:+.2f}")
-        return ("True", Reason.ALIGNMENT_WITHIN_THRESHOLDS, "")
+        return running_said(roles, self._least_actors)
 
 
 ROLE_NAMES: tuple[tuple[str, Role], ...] = (
@@ -174,14 +115,6 @@ def _role(name: str, role: Role, units: tuple[Unit, ...], ready: frozenset[str])
             "disruptions": sum(unit.disruptions for unit in mine),
         }
     )
-
-
-def _stable(stability: StabilityStatus) -> Said:
-    verdict = stability.verdict
-    if verdict is None:
-        return ("Unknown", Reason.NO_DATA, "")
-    status: ConditionStatus = "True" if verdict in ("Healthy", "Watch") else "False"
-    return (status, verdict, "; ".join(stability.reasons))
 
 
 class StatusFile:

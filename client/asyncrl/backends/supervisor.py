@@ -10,18 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from asyncrl.backends.unit import (
-    Action,
-    Diagnose,
-    Note,
-    ProcessName,
-    Role,
-    Unit,
-    Verdict,
-    describe_exit,
-    explain,
-    verdict,
-)
+from asyncrl.backends.unit import Action, Diagnose, ProcessName, Role, Unit
+from asyncrl_api.exits import Note, Verdict, describe_exit, explain, verdict
 from asyncrl_api.reasons import Reason
 
 BACKOFF_BASE_SECONDS = 0.5
@@ -290,7 +280,7 @@ class Supervisor:
 
     def _interrupted_outcome(self, name: ProcessName, code: int, note: Note | None) -> Outcome:
         if verdict(code) is Verdict.FATAL:
-            why = explain(name, code, note)
+            why = explain(str(name), code, note)
             return Outcome("Failed", why.reason, f"{why.message} (while interrupted)")
         if code == 130:
             return Outcome("Suspended", Reason.INTERRUPTED, "interrupted after its checkpoint")

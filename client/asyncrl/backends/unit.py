@@ -6,13 +6,11 @@ torch.distributed cannot replace a single rank.
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 
+from asyncrl_api.exits import FAILURE_MEMORY_SECONDS, Note, Verdict, explain, verdict
 from asyncrl_api.reasons import Reason
-
-FAILURE_MEMORY_SECONDS = 600.0
 
 
 class Role(StrEnum):
@@ -32,34 +30,6 @@ class ProcessName:
 
     def __str__(self) -> str:
         return f"{self.role.value}-{self.index}"
-
-
-@dataclass(frozen=True)
-class Note:
-    """Why a process ended: a CamelCase reason and one line for a person."""
-
-    reason: str
-    message: str
-
-
-class Verdict(Enum):
-    """What an exit code means for the run."""
-
-    DONE = "done"
-    DISRUPTED = "disrupted"
-    RETRY = "retry"
-    FATAL = "fatal"
-
-
-def verdict(code: int) -> Verdict:
-    """The meaning of an exit code; negative codes are signals, as in `subprocess`."""
-    if code == 0:
-        return Verdict.DONE
-    if code in (130, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT):
-        return Verdict.DISRUPTED
-    if code in (1, 2, 74):
-        return Verdict.FATAL
-    return Verdict.RETRY
 
 
 @dataclass(frozen=True)
@@ -160,12 +130,12 @@ class Unit:
     def cause(self) -> tuple[Verdict, Note]:
         """Why the unit is down, once no member runs."""
         if self._worst is not None and verdict(self._worst[1]) is Verdict.FATAL:
-            return Verdict.FATAL, explain(*self._worst)
+            return Verdict.FATAL, _explain(*self._worst)
         if self._wanted is not None:
             return Verdict.RETRY, self._wanted
         if self._worst is None:
             return Verdict.DISRUPTED, Note(Reason.INTERNAL_ERROR, f"{self.members[0]}: terminated")
-        return verdict(self._worst[1]), explain(*self._worst)
+        return verdict(self._worst[1]), _explain(*self._worst)
 
     def count_failure(self, now: float) -> int:
         """Failures in a row, this one included."""
@@ -182,18 +152,5 @@ class Unit:
         self.finished = False
 
 
-def describe_exit(code: int) -> str:
-    """An exit code in words: `exit code 70`, `killed by SIGKILL (out of memory?)`."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def explain(name: ProcessName, code: int, note: Note | None) -> Note:
-    """Why a process ended, with its name in front unless its own line has it."""
-    if note is None:
-        return Note(Reason.INTERNAL_ERROR, f"{name}: {describe_exit(code)}")
-    if note.message.startswith((name.role.value, name.role.value.replace("-", " "))):
-        return note
-    return Note(note.reason, f"{name}: {note.message}")
+def _explain(name: ProcessName, code: int, note: Note | None) -> Note:
+    return explain(str(name), code, note)

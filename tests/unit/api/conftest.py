@@ -11,6 +11,8 @@ from asyncrl_api.status import (
     CheckpointStatus,
     Condition,
     ConditionType,
+    Counted,
+    Failure,
     JobStatus,
     LedgerStatus,
     RoleStatus,
@@ -47,11 +49,29 @@ def full_status() -> JobStatus:
         attempt=1000,
         restarts=1000,
         start_time=TIME,
+        report_time=TIME,
         completion_time=TIME,
         roles=[
-            RoleStatus(name=name, desired=4096, ready=4096, restarts=1000, disruptions=1000)
+            RoleStatus(
+                name=name,
+                desired=4096,
+                ready=4096,
+                restarts=1000,
+                disruptions=1000,
+                failures=1000,
+                failed_at=TIME,
+                counted=Counted(restarts=1000, losses=1000),
+            )
             for name in ("actors", "learner", "parameterServer")
         ],
+        last_failure=Failure(
+            process="parameter-server-0",
+            pod="p" * 63,
+            exit_code=137,
+            reason="R" * 64,
+            message=LINE,
+            time=TIME,
+        ),
         actors=ActorsStatus(replicas=4096, selector="s" * 200),
         training=TrainingStatus(
             policy_version=LONGEST,

@@ -6,18 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.api.examples import CHANGES, RULES, document_with
 from unit.api.structural_schema import with_defaults
 
 from asyncrl_api.crd import root_schema
 from asyncrl_api.errors import ManifestError
-from asyncrl_api.manifest import immutable_changes, read_document, set_path, validate
-
-MINIMAL = """\
-apiVersion: asyncrl.io/v1alpha1
-kind: AsyncRLJob
-metadata: {name: a}
-spec: {workload: {gymnasium: {id: CartPole-v1}}}
-"""
+from asyncrl_api.manifest import immutable_changes, validate
 
 
 class Value:
@@ -84,54 +78,7 @@ def verdicts(document: dict[str, Any]) -> tuple[set[tuple[str, str]], set[str]]:
     return cel, set()
 
 
-def document_with(*assignments: str) -> dict[str, Any]:
-    document = read_document(MINIMAL)
-    for assignment in assignments:
-        set_path(document, assignment)
-    return document
-
-
-@pytest.mark.parametrize(
-    ("assignments", "broken"),
-    [
-        ([], None),
-        (["spec.workload={}"], "spec.workload"),
-        (["spec.algorithm.cBar=1.5"], "spec.algorithm.cBar"),
-        (["spec.algorithm.cBar=1.5", "spec.algorithm.rhoBar=2"], None),
-        (["spec.alignment.low=0.5"], "spec.alignment.low"),
-        (["spec.alignment.low=0.3"], None),
-        (["spec.alignment.deviations.low=9"], "spec.alignment.deviations.low"),
-        (["spec.stability.thresholds.kl.watch=1"], "spec.stability.thresholds.kl.watch"),
-        (
-            ["spec.stability.thresholds.effectiveSampleSize.watch=0.1"],
-            "spec.stability.thresholds.effectiveSampleSize.watch",
-        ),
-        (["spec.actors.minReplicas=3"], "spec.actors.replicas"),
-        (["spec.actors.maxReplicas=1"], "spec.actors.replicas"),
-        (["spec.actors.minReplicas=1", "spec.actors.maxReplicas=2"], None),
-        (["spec.learner.replicas=3"], "spec.learner.replicas"),
-        (["spec.learner.replicas=3", "spec.workload.gymnasium.environments=33"], None),
-        (["spec.learner.replicas=32"], None),
-        (
-            ["spec.alignment.adamDamping=true", "spec.optimizer.name=sgd"],
-            "spec.alignment.adamDamping",
-        ),
-        (["spec.alignment.adamDamping=true"], None),
-        (["spec.optimizer.schedule=linear"], None),
-        (["spec.optimizer.schedule=linear", "spec.stopping={}"], None),
-        (
-            ["spec.optimizer.schedule=linear", "spec.stopping.targetReturn=1"],
-            "spec.optimizer.schedule",
-        ),
-        (
-            [
-                "spec.optimizer.schedule=linear",
-                "spec.stopping={targetReturn: 1, policyVersions: 9}",
-            ],
-            None,
-        ),
-    ],
-)
+@pytest.mark.parametrize(("assignments", "broken"), RULES)
 def test_python_and_cel_refuse_the_same_with_the_same_words(
     assignments: list[str], broken: str | None
 ) -> None:
@@ -200,22 +147,7 @@ def test_variables_named_twice_are_refused_by_the_model_and_by_the_list_type() -
     assert env["x-kubernetes-list-map-keys"] == ["name"]
 
 
-@pytest.mark.parametrize(
-    ("assignment", "changed"),
-    [
-        ("spec.seed=1", "spec.seed"),
-        ("spec.workload.gymnasium.id=Acrobot-v1", "spec.workload.gymnasium.id"),
-        ("spec.workload.gymnasium.environments=8", "spec.workload.gymnasium.environments"),
-        ("spec.network.activation=relu", "spec.network.activation"),
-        ("spec.algorithm.name=impala", "spec.algorithm.name"),
-        ("spec.algorithm.normalizeObservations=false", "spec.algorithm.normalizeObservations"),
-        ("spec.optimizer.name=sgd", "spec.optimizer.name"),
-        ("spec.actors.replicas=9", None),
-        ("spec.optimizer.learningRate=1e-4", None),
-        ("spec.staleness.max=0", None),
-        ("spec.runPolicy.suspend=true", None),
-    ],
-)
+@pytest.mark.parametrize(("assignment", "changed"), CHANGES)
 def test_python_and_cel_refuse_the_same_changes(assignment: str, changed: str | None) -> None:
     before, after = document_with(), document_with(assignment)
     schema = root_schema()["properties"]["spec"]

@@ -6,9 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from asyncrl.backends.status import Conditions, StatusBuilder, StatusFile, status_json
+from asyncrl.backends.status import StatusBuilder, StatusFile, status_json
 from asyncrl.backends.supervisor import Outcome, Policy, Supervisor
 from asyncrl.run_folder import RunFolder
+from asyncrl_api.conditions import Conditions
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.status import (
     AlignmentStatus,

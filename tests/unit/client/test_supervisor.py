@@ -19,18 +19,15 @@ from asyncrl.backends.supervisor import (
     backoff,
 )
 from asyncrl.backends.unit import (
-    FAILURE_MEMORY_SECONDS,
     Action,
     Diagnose,
     Kill,
-    Note,
     ProcessName,
     Role,
     Start,
     Terminate,
-    Verdict,
-    verdict,
 )
+from asyncrl_api.exits import FAILURE_MEMORY_SECONDS, Note, Verdict, verdict
 from asyncrl_api.reasons import Reason
 
 SERVER = ProcessName(Role.PARAMETER_SERVER, 0)

@@ -34,6 +34,7 @@ from asyncrl_worker.role import (
     Stop,
     cpu_quota,
     end_with,
+    leave_last_word,
     pin_threads,
     run_role,
     write_atomically,
@@ -331,3 +332,17 @@ class TestWriteAtomically:
         done.set()
         reader.join()
         assert seen <= set(contents)
+
+
+def test_the_last_word_of_a_pod_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "termination-log"
+    monkeypatch.setattr("asyncrl_worker.role.DEFAULT_TERMINATION_LOG", log)
+    leave_last_word({"outcome": "Complete"})
+    assert not log.exists(), "no pod"
+    log.touch()
+    leave_last_word({"message": "x" * 5000})
+    assert log.read_text() == ""
+    leave_last_word({"outcome": "Complete"})
+    assert json.loads(log.read_text()) == {"outcome": "Complete"}

@@ -45,7 +45,14 @@ from asyncrl_worker.policies.layout import PolicyLayout
 from asyncrl_worker.protocol.channel import STALL_TIMEOUTS_TO_START
 from asyncrl_worker.protocol.errors import PeerUnavailable
 from asyncrl_worker.protocol.learner_client import LearnerClient
-from asyncrl_worker.role import RoleArguments, Stop, pin_threads, run_role, write_atomically
+from asyncrl_worker.role import (
+    RoleArguments,
+    Stop,
+    leave_last_word,
+    pin_threads,
+    run_role,
+    write_atomically,
+)
 from asyncrl_worker.stability import Response, StabilityJudge
 from asyncrl_worker.staleness import StalenessViolation
 from asyncrl_worker.telemetry import Telemetry
@@ -240,6 +247,18 @@ def _train(arguments: RoleArguments, loop: TrainingLoop) -> int:
     # The endpoint goes with the process; the last word stays.
     final = arguments.run_directory / "roles" / f"{arguments.name}.report.json"
     write_atomically(final, loop.report().encode())
+    leave_last_word(
+        {
+            "role": arguments.role,
+            "index": arguments.index,
+            "outcome": None if ending is None else ending.outcome,
+            "reason": None if ending is None else str(ending.reason),
+            "message": None if ending is None else ending.message,
+            "report": loop.snapshot.report().model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            ),
+        }
+    )
     if ending is None:
         return TERMINATED
     log.info("event=ended outcome=%s reason=%s", ending.outcome, ending.reason)

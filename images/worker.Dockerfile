@@ -1,0 +1,35 @@
+# The roles: actor, parameter server and learner. Build from the root of the repository:
+#   docker build -f images/worker.Dockerfile -t asyncrl-worker .
+# Any base with Python 3.11 to 3.13 and its venv module will do.
+ARG BASE=docker.io/library/python:3.11-slim
+
+# What to install, and nothing else of pyproject.toml: so its other changes keep the large layer.
+FROM ${BASE} AS requirements
+COPY pyproject.toml images/requirements.py /
+RUN python3 /requirements.py /pyproject.toml worker > /requirements.txt
+
+FROM ${BASE}
+COPY --from=requirements /requirements.txt /opt/asyncrl/
+COPY constraints.txt /opt/asyncrl/
+# Bytecode is made here, because the root file system is read-only later.
+RUN export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt && \
+    python3 -m venv /tmp/installer && \
+    /tmp/installer/bin/pip install --quiet --no-cache-dir uv && \
+    python3 -m venv --without-pip /opt/asyncrl && \
+    /tmp/installer/bin/uv pip install --quiet --no-cache --python /opt/asyncrl/bin/python --compile-bytecode \
+        --requirement /opt/asyncrl/requirements.txt \
+        --constraint /opt/asyncrl/constraints.txt && \
+    rm -rf /tmp/installer && \
+    echo 'asyncrl:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd
+
+ENV PATH=/opt/asyncrl/bin:$PATH \
+    PYTHONPATH=/opt/asyncrl/code \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp
+COPY crds/asyncrl_api /opt/asyncrl/code/asyncrl_api
+COPY worker/asyncrl_worker /opt/asyncrl/code/asyncrl_worker
+RUN python -m compileall -q /opt/asyncrl/code
+USER 10001:10001
+WORKDIR /tmp
+CMD ["python", "-c", "raise SystemExit('name a role: python -m asyncrl_worker.actor.main')"]

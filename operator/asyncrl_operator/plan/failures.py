@@ -1,0 +1,143 @@
+"""Counts and explains the ends of a role's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+from asyncrl_api.exits import FAILURE_MEMORY_SECONDS, Verdict, describe_exit
+from asyncrl_api.reasons import Reason
+from asyncrl_api.status import Counted, Failure, RoleStatus
+from asyncrl_operator.plan.names import Role
+from asyncrl_operator.plan.observed import Ending, Observed, Pod
+
+RoleName = Literal["actors", "learner", "parameterServer"]
+ROLE_NAMES: Mapping[Role, RoleName] = {
+    "actor": "actors",
+    "learner": "learner",
+    "parameter-server": "parameterServer",
+}
+"""Names of the roles in the status, as in the spec."""
+
+
+def count(role: Role, before: RoleStatus | None, observed: Observed, desired: int) -> RoleStatus:
+    """The counters of a role, with what has happened since they were last written.
+
+    Containers count their restarts and Jobs their lost pods; both counters go with their objects.
+    So the status holds sums and, as `counted`, what they contain of the objects that exist. A
+    second look at an unchanged world adds nothing, and neither does a restart of the operator.
+    """
+    before = before or RoleStatus(name=ROLE_NAMES[role])
+    pods, job = observed.pods_of(role), observed.jobs.get(role)
+    restarts = sum(pod.restarts for pod in pods)
+    # A learner is lost as a whole: what became of it is counted where that is decided.
+    losses = 0 if job is None or role == "learner" else job.failed
+    new_restarts = max(0, restarts - before.counted.restarts)
+    new_losses = max(0, losses - before.counted.losses)
+    failures, failed_at = before.failures, before.failed_at
+    failed = [pod for pod in pods if pod.restarts and _failed(pod.newest_ending)]
+    if new_restarts and failed:
+        newest = max((_finished(pod) for pod in failed), default=None)
+        failures = _in_a_row(failures, failed_at, newest) + new_restarts
+        failed_at = newest
+    return RoleStatus(
+        name=ROLE_NAMES[role],
+        desired=desired,
+        ready=sum(pod.ready and pod.live for pod in observed.current(role)),
+        restarts=before.restarts + new_restarts,
+        disruptions=before.disruptions + new_losses,
+        failures=failures,
+        failed_at=failed_at,
+        counted=Counted(restarts=restarts, losses=losses),
+    )
+
+
+def _in_a_row(failures: int, last: datetime | None, now: datetime | None) -> int:
+    if last is None or now is None or (now - last).total_seconds() > FAILURE_MEMORY_SECONDS:
+        return 0
+    return failures
+
+
+def _failed(ending: Ending | None) -> bool:
+    return ending is not None and ending.verdict in (Verdict.RETRY, Verdict.FATAL)
+
+
+def _finished(pod: Pod) -> datetime:
+    ending = pod.newest_ending
+    return (ending.finished_at if ending else None) or pod.created
+
+
+def fatal_pod(pods: Sequence[Pod]) -> Pod | None:
+    """A pod whose process ended with what trying again does not help; the first one."""
+    found = [
+        pod
+        for pod in pods
+        for ending in (pod.ended, pod.ended_before)
+        if ending is not None and ending.verdict is Verdict.FATAL
+    ]
+    return min(found, key=_finished, default=None)
+
+
+def newest_failure(observed: Observed, before: Failure | None) -> Failure | None:
+    """The newest end of a process that was not wanted; of an unchanged world the known one."""
+    pods = [pod for pod in observed.pods if _failed(pod.newest_ending)]
+    newest = max(pods, key=_finished, default=None)
+    if newest is None or (before is not None and _finished(newest) <= before.time):
+        return before
+    return failure(newest)
+
+
+def failure(pod: Pod) -> Failure:
+    """Why a pod, or its container, ended."""
+    ending = pod.newest_ending
+    return Failure(
+        process=pod.process,
+        pod=pod.name,
+        exit_code=ending.exit_code if ending else None,
+        reason=reason_of(pod),
+        message=cause_of(pod),
+        time=_finished(pod),
+    )
+
+
+def reason_of(pod: Pod) -> str:
+    """Why a pod's process ended, in one CamelCase word."""
+    ending = pod.newest_ending
+    if ending is not None and ending.reason == "OOMKilled":
+        return Reason.OUT_OF_MEMORY
+    if ending is not None and ending.note is not None:
+        return ending.note.reason
+    if pod.disruption is not None:
+        return pod.disruption.reason
+    return pod.reason or Reason.INTERNAL_ERROR
+
+
+def cause_of(pod: Pod) -> str:
+    """Why a pod's process ended, in one line without its name."""
+    ending = pod.newest_ending
+    if ending is not None and ending.reason == "OOMKilled":
+        return "killed for its memory; raise its memory limit"
+    if ending is not None and ending.note is not None:
+        line = ending.note.message
+        return line.removeprefix(f"{pod.process}: ")
+    if pod.disruption is not None:
+        return f"{pod.disruption.message or pod.disruption.reason}"
+    if pod.message:
+        return pod.message
+    if ending is None:
+        return "its pod is gone"
+    last = ending.message.strip().splitlines()
+    return describe_exit(ending.exit_code) + (f": {last[-1]}" if last else "")
+
+
+def explain_pod(pod: Pod) -> str:
+    """Process, pod, exit code, cause and node of a pod that ended, in one line."""
+    ending = pod.newest_ending
+    code = "" if ending is None else f", exit code {ending.exit_code}"
+    where = "" if pod.node is None else f", node {pod.node}"
+    if pod.node_problem:
+        where += f" {pod.node_problem}"
+    note = pod.disruption
+    disrupted = "" if note is None or note.reason == reason_of(pod) else f"; {note.reason}"
+    return f"{pod.process}: {cause_of(pod)} (pod {pod.name}{code}{where}{disrupted})"

@@ -1,0 +1,370 @@
+"""plan(): everything that the operator decides. Pure: the world and the time in, what to do out.
+
+The reader may follow it from top to bottom: is the manifest valid, what happened, is the run over,
+does it stop, else what does it need. The status that it returns is written before anything else is
+done, so that what follows from it (an attempt, an outcome) is known before it is acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from asyncrl_api.conditions import Conditions
+from asyncrl_api.errors import ManifestError
+from asyncrl_api.exits import Note
+from asyncrl_api.immutability import immutable_changes
+from asyncrl_api.manifest import load_manifest, validate
+from asyncrl_api.reasons import Reason
+from asyncrl_api.spec import AsyncRLJob
+from asyncrl_api.status import JobStatus, RoleStatus
+from asyncrl_operator.plan.attempts import (
+    Work,
+    next_attempt,
+    running_work,
+    stopped,
+    stopping_work,
+)
+from asyncrl_operator.plan.ending import Outcome, clean_up, conclude, next_deadline
+from asyncrl_operator.plan.events import Event, condition_events
+from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
+from asyncrl_operator.plan.names import ROLES, Owner, Role
+from asyncrl_operator.plan.objects import Object, Reference, base_objects, role_job
+from asyncrl_operator.plan.observed import Observed
+from asyncrl_operator.plan.pods import durable, role_spec
+from asyncrl_operator.plan.settings import Settings
+from asyncrl_operator.plan.status import (
+    actors_status,
+    phase_of,
+    set_health,
+    set_restarting,
+    set_running,
+    stale_after,
+    with_numbers,
+)
+
+CHECKPOINT_LOST = (
+    "without spec.checkpoint.volume the checkpoint is gone with its pod; a resume begins anew"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: status, events, objects, deletions, pods."""
+
+    status: JobStatus
+    events: tuple[Event, ...] = ()
+    certificates: bool = False
+    """Whether the Secret with the job's certificates is needed."""
+    apply: tuple[Object, ...] = ()
+    delete: tuple[Reference, ...] = ()
+    create_pods: tuple[Object, ...] = ()
+    replaced: tuple[tuple[Role, int], ...] = ()
+    delete_job: bool = False
+    look_at: datetime | None = None
+    """When to plan again although nothing happened."""
+
+
+def plan(
+    resource: Mapping[str, Any], observed: Observed, now: datetime, settings: Settings
+) -> Plan:
+    """The plan for an AsyncRLJob as the API server has it, status included."""
+    metadata = resource["metadata"]
+    owner = Owner(metadata["name"], metadata["namespace"], metadata["uid"])
+    before = JobStatus.model_validate(resource.get("status") or {})
+    generation = metadata.get("generation")
+    conditions = Conditions(before.conditions, generation)
+    job, refusal = _accept(resource, observed)
+    if job is None:
+        assert refusal is not None
+        return _refused(before, conditions, refusal, generation, now)
+    conditions.set("Accepted", ("True", Reason.VALID, ""), now)
+    if before.phase in ("Complete", "Failed"):
+        return _after_the_end(job, owner, before, observed, now, settings)
+    return _Run(job, owner, before, conditions, observed, now, settings, generation).plan()
+
+
+def _accept(
+    resource: Mapping[str, Any], observed: Observed
+) -> tuple[AsyncRLJob | None, Note | None]:
+    try:
+        job = validate(dict(resource))
+    except ManifestError as error:
+        return None, Note(Reason.INVALID_SPEC, "; ".join(str(error).splitlines()))
+    if observed.refused is not None:
+        return None, observed.refused
+    if observed.manifest is not None:
+        # The API server compares all but what has no schema, such as the keyword arguments.
+        changes = immutable_changes(load_manifest(observed.manifest).spec, job.spec)
+        if changes:
+            return None, Note(Reason.IMMUTABLE_FIELD, "; ".join(map(str, changes)))
+    return job, None
+
+
+def _refused(
+    before: JobStatus,
+    conditions: Conditions,
+    refusal: Note,
+    generation: int | None,
+    now: datetime,
+) -> Plan:
+    """No pod is made of it; what runs of an earlier spec goes on."""
+    conditions.set("Accepted", ("False", refusal.reason, refusal.message), now)
+    status = before.model_copy(
+        update={
+            "conditions": conditions.all(),
+            "observed_generation": generation,
+            "reason": refusal.reason,
+            "message": refusal.message,
+        }
+    )
+    status = JobStatus.model_validate(status.model_dump())
+    return Plan(status, condition_events(before, status))
+
+
+def _after_the_end(
+    job: AsyncRLJob,
+    owner: Owner,
+    before: JobStatus,
+    observed: Observed,
+    now: datetime,
+    settings: Settings,
+) -> Plan:
+    suspended: dict[Role, Object] = {}
+    for role, current in observed.jobs.items():
+        document = role_job(job, owner, role, current.attempt, settings)
+        document["spec"]["suspend"] = True
+        suspended[role] = document
+    remains = clean_up(job, before, observed, now, suspended)
+    existing = actors_status(owner, observed)
+    status = before.model_copy(update={"actors": existing})
+    return Plan(
+        status,
+        apply=remains.suspend,
+        delete=remains.delete,
+        delete_job=remains.delete_job,
+        look_at=remains.look_at,
+    )
+
+
+class _Run:
+    """The plan of a run that is not over; one method for each question."""
+
+    def __init__(
+        self,
+        job: AsyncRLJob,
+        owner: Owner,
+        before: JobStatus,
+        conditions: Conditions,
+        observed: Observed,
+        now: datetime,
+        settings: Settings,
+        generation: int | None,
+    ) -> None:
+        self._job = job
+        self._owner = owner
+        self._before = before
+        self._conditions = conditions
+        self._observed = observed
+        self._now = now
+        self._settings = settings
+        self._generation = generation
+        known = {role.name: role for role in before.roles}
+        self._roles_before = {r: known[ROLE_NAMES[r]] for r in ROLES if ROLE_NAMES[r] in known}
+        self._held = self._suspended_by_stability()
+        self._stopping = job.spec.run_policy.suspend or self._held
+
+    def plan(self) -> Plan:
+        """What to do about it."""
+        roles = self._count()
+        outcome = None
+        if not self._stopping:
+            outcome = conclude(
+                self._job,
+                roles,
+                self._observed,
+                active_since=self._active_since,
+                pre_running=self._pre_running,
+                now=self._now,
+            )
+            if outcome is not None and outcome.phase == "Suspended":
+                self._held = self._stopping = True
+        attempt, why = self._before.attempt, None
+        if outcome is None or outcome.phase == "Suspended":
+            attempt, why = next_attempt(self._job, attempt, self._observed, stopping=self._stopping)
+        if why is not None and why.reason != Reason.SPEC_CHANGED:
+            learner = roles["learner"]
+            update = {"disruptions": learner.disruptions + 1}
+            roles["learner"] = learner.model_copy(update=update)
+        status = self._status(roles, attempt, why, outcome)
+        events = condition_events(self._before, status)
+        if outcome is not None and outcome.phase != "Suspended":
+            return Plan(status, events, look_at=self._now)
+        work = self._work(attempt)
+        lost = tuple(
+            Event("Warning", Reason.ACTOR_LOST, line)
+            for role, _, line in work.replaced
+            if role == "actor"
+        )
+        return Plan(
+            status,
+            events + lost,
+            certificates=not self._stopping,
+            apply=() if self._stopping else self._base() + work.apply,
+            delete=work.delete,
+            create_pods=work.create_pods,
+            replaced=tuple((role, index) for role, index, _ in work.replaced),
+            look_at=self._look_at(work),
+        )
+
+    def _suspended_by_stability(self) -> bool:
+        """It stays so until the user has set suspend to true and back."""
+        condition = self._conditions.get("Suspended")
+        return (
+            condition is not None
+            and condition.reason == Reason.SUSPENDED_BY_STABILITY
+            and not self._job.spec.run_policy.suspend
+        )
+
+    @property
+    def _active_since(self) -> datetime:
+        start = self._before.start_time or self._now
+        suspended = self._conditions.get("Suspended")
+        if suspended is not None and suspended.reason == Reason.RESUMED:
+            return max(start, suspended.last_transition_time)
+        if suspended is not None and not self._stopping:
+            return self._now  # it resumes at this moment
+        return start
+
+    @property
+    def _pre_running(self) -> bool:
+        running = self._conditions.get("Running")
+        if running is None:
+            return True
+        # Kubernetes' times are whole seconds.
+        since = self._active_since.replace(microsecond=0)
+        return running.status != "True" and running.last_transition_time <= since
+
+    def _count(self) -> dict[Role, RoleStatus]:
+        counted = {}
+        for role in ROLES:
+            desired = 0 if self._stopping else role_spec(self._job, role).replicas
+            before = self._roles_before.get(role)
+            counted[role] = count(role, before, self._observed, desired)
+        return counted
+
+    def _work(self, attempt: int) -> Work:
+        if self._stopping:
+            return stopping_work(self._observed, self._now)
+        return running_work(
+            self._job, self._owner, attempt, self._observed, self._settings, self._now
+        )
+
+    def _base(self) -> tuple[Object, ...]:
+        return base_objects(self._job, self._owner, self._settings)
+
+    def _status(
+        self,
+        roles: dict[Role, RoleStatus],
+        attempt: int,
+        why: Note | None,
+        outcome: Outcome | None,
+    ) -> JobStatus:
+        now, observed, conditions = self._now, self._observed, self._conditions
+        over = outcome is not None and outcome.phase != "Suspended"
+        numbers = with_numbers(self._before, observed)
+        self._set_suspended(outcome)
+        if outcome is not None and over:
+            self._set_over(outcome)
+        elif self._stopping:
+            if conditions.holds("Restarting"):
+                conditions.set("Restarting", ("False", self._suspension, ""), now)
+            conditions.set("Running", ("False", self._suspension, ""), now)
+        else:
+            set_restarting(conditions, roles, self._roles_before, observed, why, now)
+            set_running(conditions, self._job, roles, observed, now)
+        if not over:
+            self._set_health(numbers)
+        failure = newest_failure(observed, self._before.last_failure)
+        status = numbers.model_copy(
+            update={
+                "phase": phase_of(conditions, outcome, stopping=self._stopping),
+                "reason": None,
+                "message": None,
+                "conditions": conditions.all(),
+                "observed_generation": self._generation,
+                "attempt": attempt,
+                "restarts": sum(r.restarts + r.disruptions for r in roles.values()),
+                "start_time": self._before.start_time or now,
+                "completion_time": now if over else None,
+                "last_failure": failure,
+                "roles": [roles[role] for role in ("actor", "learner", "parameter-server")],
+                "actors": actors_status(self._owner, observed),
+            }
+        )
+        reason, message = self._why(status, outcome)
+        status = status.model_copy(update={"reason": reason, "message": message})
+        return JobStatus.model_validate(status.model_dump())
+
+    @property
+    def _suspension(self) -> str:
+        return Reason.SUSPENDED_BY_STABILITY if self._held else Reason.SUSPENDED_BY_USER
+
+    def _set_suspended(self, outcome: Outcome | None) -> None:
+        conditions, now = self._conditions, self._now
+        known = conditions.get("Suspended")
+        if not self._stopping:
+            if known is not None:
+                conditions.set("Suspended", ("False", Reason.RESUMED, ""), now)
+            return
+        said = known.message if known is not None and self._held else ""
+        line = outcome.message if outcome is not None else said
+        if stopped(self._observed, now):
+            lost = not durable(self._job) and self._before.training is not None
+            if lost and not conditions.holds("Suspended"):
+                line = f"{line}; {CHECKPOINT_LOST}" if line else CHECKPOINT_LOST
+            elif known is not None and known.status == "True":
+                line = known.message
+            conditions.set("Suspended", ("True", self._suspension, line), now)
+        elif self._held:
+            conditions.set("Suspended", ("False", self._suspension, line), now)
+        else:
+            line = "the learner checkpoints and the pods end"
+            conditions.set("Suspended", ("False", Reason.SUSPENDING, line), now)
+
+    def _set_over(self, outcome: Outcome) -> None:
+        conditions, now = self._conditions, self._now
+        conditions.set("Running", ("False", Reason.FINISHED, outcome.message), now)
+        if conditions.holds("Restarting"):
+            conditions.set("Restarting", ("False", Reason.FINISHED, ""), now)
+        kind = outcome.phase
+        conditions.set(kind, ("True", outcome.reason, outcome.message), now)
+
+    def _set_health(self, numbers: JobStatus) -> None:
+        known = self._observed.report
+        received = known.received if known is not None else numbers.report_time
+        report = None if known is None else known.report
+        set_health(self._conditions, self._job, report, received, self._settings, self._now)
+
+    def _why(self, status: JobStatus, outcome: Outcome | None) -> tuple[str | None, str | None]:
+        if outcome is not None:
+            return str(outcome.reason), outcome.message
+        kind = {
+            "Pending": "Running",
+            "Restarting": "Restarting",
+            "Suspending": "Suspended",
+            "Suspended": "Suspended",
+        }.get(status.phase)
+        found = next((c for c in status.conditions if c.type == kind), None)
+        return (None, None) if found is None else (found.reason, found.message or None)
+
+    def _look_at(self, work: Work) -> datetime | None:
+        looks = [work.look_at]
+        if not self._stopping:
+            looks.append(next_deadline(self._job, self._active_since, self._pre_running))
+        if self._observed.report is not None:
+            stale = self._observed.report.received + stale_after(self._settings)
+            looks.append(stale if stale > self._now else None)
+        return min((look for look in looks if look is not None), default=None)

@@ -1,0 +1,214 @@
+"""The status of a job: conditions, phase, and the numbers of the learner's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from asyncrl_api.conditions import Conditions, Said, alignment_said, running_said, stable_said
+from asyncrl_api.exits import Note
+from asyncrl_api.reasons import Reason
+from asyncrl_api.spec import AsyncRLJob
+from asyncrl_api.status import (
+    ActorsStatus,
+    JobStatus,
+    LearnerReport,
+    Phase,
+    RoleStatus,
+)
+from asyncrl_operator.plan.ending import Outcome
+from asyncrl_operator.plan.failures import ROLE_NAMES, explain_pod
+from asyncrl_operator.plan.names import ROLES, Owner, Role
+from asyncrl_operator.plan.observed import Observed, Pod
+from asyncrl_operator.plan.settings import Settings
+
+STALE_INTERVALS = 6
+STALE_SECONDS = 30.0
+"""A report older than so many intervals, and than this, says nothing of now."""
+IMAGE_REASONS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+)
+CRASH_LOOP = "CrashLoopBackOff"
+
+
+def stale_after(settings: Settings) -> timedelta:
+    """The age from which a report is stale."""
+    return timedelta(seconds=max(STALE_SECONDS, STALE_INTERVALS * settings.report_interval))
+
+
+def set_running(
+    conditions: Conditions,
+    job: AsyncRLJob,
+    roles: Mapping[Role, RoleStatus],
+    observed: Observed,
+    now: datetime,
+) -> None:
+    """Running: the learner and the parameter server are ready. Actors may come and go."""
+    essential = [roles["learner"], roles["parameter-server"]]
+    was_running = conditions.holds("Running")
+    done = [pod for pod in observed.pods if pod.done and pod.role != "actor"]
+    if was_running and done and not conditions.holds("Restarting"):
+        return  # the others leave, and what the learner says at its end comes in a moment
+    ready = all(role.ready >= role.desired for role in essential)
+    started = was_running or roles["actor"].ready > 0
+    if ready and started:
+        least = job.spec.actors.min_replicas or job.spec.actors.replicas
+        ordered = [roles["actor"], *essential]
+        said = running_said(ordered, least)
+        problem = _problem(observed)
+        if said[1] != Reason.ALL_ROLES_READY and problem is not None:
+            said = (said[0], said[1], f"{said[2]}; {problem[2]}")
+        conditions.set("Running", said, now)
+        return
+    restarting = conditions.get("Restarting")
+    if restarting is not None and restarting.status == "True":
+        said = _problem(observed) or ("False", restarting.reason, restarting.message)
+    else:
+        said = _problem(observed) or _starting(roles)
+    conditions.set("Running", said, now)
+
+
+def _starting(roles: Mapping[Role, RoleStatus]) -> Said:
+    counts = ", ".join(f"{roles[r].ready} of {roles[r].desired} {ROLE_NAMES[r]}" for r in ROLES)
+    return ("False", Reason.STARTING, f"ready: {counts}")
+
+
+def _problem(observed: Observed) -> Said | None:
+    """Why pods do not come to run, by the most telling of them."""
+    for role in ROLES:
+        if role in observed.refusals:
+            line = f"{ROLE_NAMES[role]}: {observed.refusals[role]}"
+            return ("False", Reason.PODS_REFUSED, line)
+    live = [pod for pod in observed.pods if pod.live and not pod.ready]
+    for pod in live:
+        if pod.unschedulable is not None:
+            return ("False", Reason.UNSCHEDULABLE, f"{pod.process}: {pod.unschedulable}")
+    for pod in live:
+        if pod.waiting is not None and pod.waiting.reason != CRASH_LOOP:
+            image = pod.waiting.reason in IMAGE_REASONS
+            reason = Reason.IMAGE_UNAVAILABLE if image else Reason.POD_BLOCKED
+            detail = pod.waiting.message or pod.waiting.reason
+            return ("False", reason, f"{pod.process}: {pod.waiting.reason}: {detail}")
+    return None
+
+
+def set_restarting(
+    conditions: Conditions,
+    roles: Mapping[Role, RoleStatus],
+    before: Mapping[Role, RoleStatus],
+    observed: Observed,
+    new_attempt: Note | None,
+    now: datetime,
+) -> None:
+    """Restarting: the learner or the parameter server is lost, and not back yet."""
+    if new_attempt is not None:
+        conditions.set("Restarting", ("True", new_attempt.reason, new_attempt.message), now)
+        return
+    essential: tuple[Role, ...] = ("learner", "parameter-server")
+    for role in essential:
+        ended = _ended_pod(role, roles, before, observed)
+        if ended is not None:
+            lost = role == "learner"
+            reason = Reason.LEARNER_LOST if lost else Reason.PARAMETER_SERVER_LOST
+            conditions.set("Restarting", ("True", reason, explain_pod(ended)), now)
+            return
+    back = all(roles[role].ready >= roles[role].desired for role in essential)
+    if back and conditions.holds("Restarting"):
+        conditions.set("Restarting", ("False", Reason.RESUMED, ""), now)
+
+
+def _ended_pod(
+    role: Role,
+    roles: Mapping[Role, RoleStatus],
+    before: Mapping[Role, RoleStatus],
+    observed: Observed,
+) -> Pod | None:
+    """The pod by which a role was lost and is not ready again."""
+    if roles[role].ready >= roles[role].desired:
+        return None
+    pods = observed.current(role)
+    if any(pod.done for pod in pods):
+        return None  # the run is about to end
+    gone = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    dead = [pod for pod in pods if pod.live and pod.ended is not None]
+    again = [pod for pod in pods if pod.restarts and not pod.ready]
+    found = gone or dead or (again if _counted_more(roles[role], before.get(role)) else [])
+    return found[0] if found else None
+
+
+def _counted_more(now: RoleStatus, before: RoleStatus | None) -> bool:
+    if before is None:
+        return now.restarts + now.disruptions > 0
+    return now.restarts > before.restarts or now.disruptions > before.disruptions
+
+
+def set_health(
+    conditions: Conditions,
+    job: AsyncRLJob,
+    report: LearnerReport | None,
+    received: datetime | None,
+    settings: Settings,
+    now: datetime,
+) -> None:
+    """AlignmentHealthy and Stable; Unknown once the newest report is old."""
+    if report is None or received is None:
+        said: Said = ("Unknown", Reason.NO_DATA, "")
+        if received is not None:
+            said = ("Unknown", Reason.STALE_REPORTS, "the learner does not report")
+        conditions.set("AlignmentHealthy", said, now)
+        conditions.set("Stable", said, now)
+        return
+    if now - received > stale_after(settings):
+        line = f"the newest report is of {received:%Y-%m-%dT%H:%M:%SZ}"
+        stale: Said = ("Unknown", Reason.STALE_REPORTS, line)
+        conditions.set("AlignmentHealthy", stale, now)
+        conditions.set("Stable", stale, now)
+        return
+    before = conditions.get("AlignmentHealthy")
+    mode = job.spec.alignment.mode
+    conditions.set("AlignmentHealthy", alignment_said(mode, report.alignment, before), now)
+    conditions.set("Stable", stable_said(report.stability), now)
+
+
+def phase_of(conditions: Conditions, outcome: Outcome | None, *, stopping: bool) -> Phase:
+    """The run in one word."""
+    if outcome is not None and outcome.phase != "Suspended":
+        return outcome.phase
+    if conditions.holds("Suspended"):
+        return "Suspended"
+    if stopping:
+        return "Suspending"
+    if conditions.holds("Restarting"):
+        return "Restarting"
+    return "Running" if conditions.holds("Running") else "Pending"
+
+
+def with_numbers(status: JobStatus, observed: Observed) -> JobStatus:
+    """The status with the numbers of the newest report; those of the last one stay without."""
+    polled = None if observed.report is None else observed.report.report
+    candidates = [report for report in (polled, observed.last_word) if report is not None]
+    report = max(candidates, key=lambda report: report.time, default=None)
+    if report is None or (status.report_time is not None and report.time < status.report_time):
+        return status
+    return status.model_copy(
+        update={
+            "report_time": report.time,
+            "training": report.training,
+            "alignment": report.alignment,
+            "stability": report.stability,
+            "staleness": report.staleness,
+            "ledger": report.ledger,
+            "checkpoint": report.checkpoint,
+        }
+    )
+
+
+def actors_status(owner: Owner, observed: Observed) -> ActorsStatus:
+    """For the scale subresource."""
+    existing = sum(pod.live for pod in observed.pods_of("actor"))
+    return ActorsStatus(replicas=existing, selector=owner.pod_selector("actor"))

@@ -1,0 +1,168 @@
+"""Writes the objects of a job, and only those that are not there as they are wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import datetime
+from typing import Any
+
+from asyncrl_api.exits import Note
+from asyncrl_api.reasons import Reason
+from asyncrl_operator.children import Children
+from asyncrl_operator.kube.apply import is_applied, stamped, without_template
+from asyncrl_operator.kube.certificates import (
+    RENEWED_BEFORE,
+    files_of,
+    first_end,
+    issue,
+    secret,
+)
+from asyncrl_operator.kube.client import (
+    ASYNCRLJOB,
+    EVENT,
+    KINDS,
+    POD,
+    SECRET,
+    Api,
+    ApiError,
+    Object,
+)
+from asyncrl_operator.memory import Memory
+from asyncrl_operator.plan.events import Event
+from asyncrl_operator.plan.names import MANAGER, Owner
+from asyncrl_operator.plan.objects import Reference
+
+SECRET_SECONDS = 600.0
+"""A Secret is read again after this long, so that a lost one is made anew."""
+
+log = logging.getLogger("asyncrl.operator")
+
+
+class Refused(Exception):
+    """An object of the job cannot be made for what is in it, or for its name."""
+
+    def __init__(self, note: Note) -> None:
+        super().__init__(note.message)
+        self.note = note
+
+
+class Writer:
+    """Writes to the API server for one job at a time. Everything raises ApiError."""
+
+    def __init__(self, api: Api, children: Children) -> None:
+        self._api = api
+        self._children = children
+
+    async def certify(self, owner: Owner, memory: Memory, now: datetime) -> None:
+        """Make the Secret, and renew what is in it before it ends."""
+        read = memory.files_read
+        if read is None or (now - read).total_seconds() > SECRET_SECONDS:
+            known = await self._api.get(SECRET, owner.namespace, owner.secret)
+            if known is not None:
+                _check_owner(owner, known)
+            memory.files = None if known is None else files_of(known)
+            memory.files_read = now
+        end = None if memory.files is None else first_end(memory.files)
+        if end is not None and end - now > RENEWED_BEFORE:
+            return
+        files = issue(owner.name, now, memory.files)
+        await self._api.apply(SECRET, secret(owner, files), MANAGER)
+        memory.files = files
+        log.info("event=certificates_issued job=%s/%s", owner.namespace, owner.name)
+
+    async def apply(self, owner: Owner, document: Object) -> None:
+        """Make or change an object. Raises Refused for what cannot be right a little later."""
+        kind = KINDS[document["kind"]]
+        name = document["metadata"]["name"]
+        wanted = stamped(document)
+        key = (owner.namespace, owner.name)
+        known = self._children.of_job(key).get((kind.name, name))
+        if known is None:
+            known = await self._api.get(kind, owner.namespace, name)
+        if known is not None:
+            _check_owner(owner, known)
+            if is_applied(wanted, known):
+                return
+            if kind.name == "Job":
+                wanted = without_template(wanted)
+        try:
+            if kind.name == "Job" and known is None:
+                answer = await self._api.create(kind, owner.namespace, wanted, MANAGER)
+            else:
+                answer = await self._api.apply(kind, wanted, MANAGER)
+        except ApiError as error:
+            if error.status in (400, 403, 422) or "field not declared" in error.message:
+                line = f"{kind.name} {name}: {error.message or error.reason}"
+                raise Refused(Note(Reason.INVALID_SPEC, line)) from error
+            raise
+        self._children.learn(kind, answer)
+        log.info("event=applied job=%s/%s kind=%s name=%s", *key, kind.name, name)
+
+    async def delete(self, owner: Owner, reference: Reference) -> None:
+        """Delete exactly this object."""
+        await self._api.delete(
+            KINDS[reference.kind], owner.namespace, reference.name, reference.uid
+        )
+        log.info(
+            "event=deleted job=%s/%s kind=%s name=%s",
+            *(owner.namespace, owner.name, reference.kind, reference.name),
+        )
+
+    async def create_pod(self, pod: Object) -> None:
+        """Make a pod, unless it is there."""
+        metadata = pod["metadata"]
+        try:
+            answer = await self._api.create(POD, metadata["namespace"], pod, MANAGER)
+        except ApiError as error:
+            if error.status not in (403, 409):
+                raise
+            # There already, or refused by a quota: the Job's own back-off goes on.
+            log.info('event=not_replaced pod=%s error="%s"', metadata["name"], error)
+            return
+        self._children.learn(POD, answer)
+        log.info("event=replaced pod=%s/%s", metadata["namespace"], metadata["name"])
+
+    async def post(self, owner: Owner, event: Event, now: datetime) -> None:
+        """Tell an event; it may be lost."""
+        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = f"{owner.uid}/{event.reason}/{event.message}/{stamp}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        document = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{owner.name}.{digest}", "namespace": owner.namespace},
+            "involvedObject": {
+                "apiVersion": ASYNCRLJOB.api_version,
+                "kind": ASYNCRLJOB.name,
+                "name": owner.name,
+                "namespace": owner.namespace,
+                "uid": owner.uid,
+            },
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }
+        try:
+            await self._api.create(EVENT, owner.namespace, document, MANAGER)
+        except ApiError as error:
+            # An event is for people; the state is in the status.
+            if error.status != 409:
+                log.warning('event=event_lost reason=%s error="%s"', event.reason, error)
+
+
+def _check_owner(owner: Owner, known: Object) -> None:
+    owners: list[dict[str, Any]] = known["metadata"].get("ownerReferences") or []
+    if any(reference.get("uid") == owner.uid for reference in owners):
+        return
+    kind, name = known["kind"], known["metadata"]["name"]
+    if any(r.get("kind") == ASYNCRLJOB.name and r.get("name") == owner.name for r in owners):
+        # Of an earlier job of this name, which the garbage collector is about to remove.
+        raise ApiError(409, "Conflict", f"{kind} {name} is of an earlier job of this name")
+    line = f"{kind} {name} exists and is not this job's; delete it, or rename the job"
+    raise Refused(Note(Reason.NAME_TAKEN, line))

@@ -1,0 +1,72 @@
+"""The operator's metrics: what they show of a job, and that they go with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from asyncrl_api.status import (
+    AlignmentStatus,
+    Condition,
+    JobStatus,
+    RoleStatus,
+    StabilityStatus,
+    TrainingStatus,
+)
+from asyncrl_operator.metrics import OperatorMetrics
+from asyncrl_operator.metrics_reference import PATH, metrics_markdown
+
+KEY = ("default", "job")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def status(phase: str, restarts: int = 0, verdict: str = "Healthy") -> JobStatus:
+    return JobStatus.model_validate(
+        {
+            "phase": phase,
+            "roles": [RoleStatus(name="actors", restarts=restarts)],
+            "training": TrainingStatus(policy_version=7, episode_return=21.5),
+            "alignment": AlignmentStatus(smoothed=0.25),
+            "stability": StabilityStatus.model_validate({"verdict": verdict}),
+            "conditions": [
+                Condition(type="Stable", status="True", reason="Healthy", last_transition_time=NOW)
+            ],
+        }
+    )
+
+
+def lines(metrics: OperatorMetrics, word: str) -> list[str]:
+    text = generate_latest(metrics.registry).decode()
+    return [line for line in text.splitlines() if word in line and not line.startswith("#")]
+
+
+def test_a_job_is_shown_and_its_series_go_with_it() -> None:
+    metrics = OperatorMetrics()
+    metrics.observe(KEY, JobStatus(), status("Running", restarts=2), age=12.0)
+    job = 'name="job",namespace="default"'
+    assert lines(metrics, "policy_version") == [f"asyncrl_job_policy_version{{{job}}} 7.0"]
+    assert lines(metrics, "cosine") == [f"asyncrl_job_alignment_cosine{{{job}}} 0.25"]
+    assert 'asyncrl_jobs{phase="Running"} 1.0' in lines(metrics, "asyncrl_jobs")
+    assert f'asyncrl_job_stability{{{job},verdict="Healthy"}} 1.0' in lines(metrics, "stability")
+    restarts = 'asyncrl_operator_role_restarts_total{cause="failure",role="actors"} 2.0'
+    assert restarts in lines(metrics, "restarts")
+    assert "asyncrl_operator_time_to_running_seconds_sum 12.0" in lines(metrics, "time_to_running")
+    metrics.forget(KEY)
+    assert lines(metrics, 'name="job"') == []
+    assert 'asyncrl_jobs{phase="Running"} 0.0' in lines(metrics, "asyncrl_jobs")
+
+
+def test_what_was_counted_is_not_counted_again() -> None:
+    metrics = OperatorMetrics()
+    before = status("Running", restarts=2)
+    metrics.observe(KEY, before, status("Running", restarts=3), age=99.0)
+    metrics.observe(KEY, status("Running", restarts=3), status("Running", restarts=3), age=99.0)
+    (failures,) = [line for line in lines(metrics, "restarts_total") if "failure" in line]
+    assert failures.endswith(" 1.0")
+    assert "asyncrl_operator_time_to_running_seconds_count 0.0" in lines(metrics, "time_to_run")
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert Path(PATH).read_text() == metrics_markdown()

@@ -1,0 +1,172 @@
+"""Worlds for plan(): jobs, their objects and pods, as the API server would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asyncrl_api.status import JobStatus
+from asyncrl_operator.plan.names import ROLES, Role
+from asyncrl_operator.plan.observed import Ending, Observed, Pod, RoleJob, parse_job
+from asyncrl_operator.plan.plan import Plan, plan
+from asyncrl_operator.plan.settings import Settings
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = Settings(worker_image="worker:1", operator_namespace="asyncrl-system")
+VOLUME = {"checkpoint": {"volume": {"claim": {}}}}
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+class Life:
+    """A job whose plans are carried out by hand: Jobs appear as applied, pods as asked."""
+
+    def __init__(
+        self, spec: Mapping[str, Any] | None = None, settings: Settings = SETTINGS
+    ) -> None:
+        self.spec: dict[str, Any] = {
+            "workload": {"gymnasium": {"id": "CartPole-v1"}},
+            **VOLUME,
+            **(spec or {}),
+        }
+        self.settings = settings
+        self.status: dict[str, Any] | None = None
+        self.generation = 1
+        self.jobs: dict[Role, RoleJob] = {}
+        self.pods: dict[str, Pod] = {}
+        self.observed = Observed()
+        self.now = 0.0
+        self._uids = 0
+
+    @property
+    def resource(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "asyncrl.io/v1alpha1",
+            "kind": "AsyncRLJob",
+            "metadata": {
+                "name": "job",
+                "namespace": "default",
+                "uid": "job-uid",
+                "generation": self.generation,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": self.spec,
+            "status": self.status or {},
+        }
+
+    def world(self) -> Observed:
+        return replace(self.observed, jobs=dict(self.jobs), pods=tuple(self.pods.values()))
+
+    def look(self, seconds: float | None = None) -> Plan:
+        """Plan, and keep the status."""
+        if seconds is not None:
+            self.now = seconds
+        made = plan(self.resource, self.world(), at(self.now), self.settings)
+        self.status = made.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return made
+
+    def step(self, seconds: float | None = None) -> Plan:
+        """Plan, and carry the plan out."""
+        made = self.look(seconds)
+        for document in made.apply:
+            if document["kind"] == "Job":
+                self._apply_job(document)
+        for reference in made.delete:
+            gone = next(job for job in self.jobs.values() if job.uid == reference.uid)
+            del self.jobs[gone.role]
+        return made
+
+    def _apply_job(self, document: dict[str, Any]) -> None:
+        role: Role = document["metadata"]["labels"]["asyncrl.io/role"]
+        if role in self.jobs:
+            spec = document["spec"]
+            self.jobs[role] = replace(
+                self.jobs[role],
+                completions=spec["completions"],
+                suspended=bool(spec.get("suspend")),
+            )
+            return
+        self._uids += 1
+        stored = {
+            **document,
+            "metadata": {
+                **document["metadata"],
+                "uid": f"uid-{self._uids}",
+                "creationTimestamp": at(self.now).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            },
+        }
+        job = parse_job(stored)
+        assert job is not None
+        self.jobs[role] = job
+        seen = {**self.observed.seen_ready, role: frozenset[int]()}
+        self.observed = replace(self.observed, seen_ready=seen)
+
+    def run(self) -> None:
+        """Bring every pod up, ready."""
+        self.step()
+        for role in ROLES:
+            for index in range(self.jobs[role].completions):
+                self.add(role, index)
+        self.step()
+        assert self.phase == "Running", self.status
+
+    def add(self, role: Role, index: int = 0, **more: Any) -> Pod:
+        """A ready pod of the present Job of a role."""
+        self._uids += 1
+        pod = Pod(
+            name=f"job-{role}-{index}-{self._uids}",
+            uid=f"uid-{self._uids}",
+            role=role,
+            index=index,
+            job_uid=self.jobs[role].uid,
+            phase="Running",
+            created=at(self.now),
+            ready=True,
+            ready_since=at(self.now),
+            node="node-1",
+        )
+        self.pods[f"{role}-{index}"] = pod = replace(pod, **more)
+        seen = dict(self.observed.seen_ready)
+        if pod.ready:
+            seen[role] = seen.get(role, frozenset()) | {index}
+        self.observed = replace(self.observed, seen_ready=seen)
+        return pod
+
+    def change(self, process: str, **more: Any) -> None:
+        self.pods[process] = replace(self.pods[process], **more)
+
+    def restart(self, process: str, code: int, message: str = "", reason: str = "Error") -> None:
+        """The kubelet restarted a container in place."""
+        pod = self.pods[process]
+        ending = Ending(code, reason, message, at(self.now))
+        self.change(process, restarts=pod.restarts + 1, ended_before=ending)
+
+    def end(self, process: str, code: int, message: str = "", reason: str = "Error") -> None:
+        """A container ended for good."""
+        phase = "Succeeded" if code == 0 else "Failed"
+        ending = Ending(code, reason, message, at(self.now))
+        self.change(process, phase=phase, ready=False, ended=ending)
+
+    @property
+    def phase(self) -> str:
+        return JobStatus.model_validate(self.status).phase
+
+    @property
+    def known(self) -> JobStatus:
+        return JobStatus.model_validate(self.status)
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        found = next((c for c in self.known.conditions if c.type == kind), None)
+        return ("", "") if found is None else (found.status, found.reason)
+
+
+def applied(made: Plan, kind: str = "Job") -> list[str]:
+    return [d["metadata"]["name"] for d in made.apply if d["kind"] == kind]
+
+
+def deleted(made: Plan) -> list[str]:
+    return [reference.name for reference in made.delete]
