@@ -262,9 +262,9 @@ def _grid(rows: list[tuple[str, RenderableType]]) -> Table:
 class LiveView:
     """Shows a run in place, redrawn a few times a second; a context manager."""
 
-    def __init__(self, console: Console, name: str, folder: str) -> None:
+    def __init__(self, console: Console, name: str, footer: str) -> None:
         self._picture = Picture(name)
-        self._picture.footer(f"{folder}  Ctrl-C: checkpoint and end")
+        self._picture.footer(footer)
         self._live = Live(
             self._picture,
             console=console,

@@ -11,10 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncrl.errors import JobError
+
 RUNS = Path("runs")
 
 
-class RunFolderError(Exception):
+class RunFolderError(JobError):
     """One line: the folder, what is wrong with it, and the remedy."""
 
 
