@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import threading
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,13 +33,20 @@ Document = dict[str, Any]
 class ApiServer:
     """One API server. Safe for several threads.
 
-    `sleep` is for the pauses between attempts. Every method raises JobError, or ManifestError where
-    the server names fields.
+    An answer takes at most `read_seconds`; `sleep` is for the pauses between attempts. Methods
+    raise JobError, or ManifestError where the server names fields.
     """
 
-    def __init__(self, cluster: Cluster, sleep: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        read_seconds: float = READ_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.cluster = cluster
-        self._sleep = sleep or (lambda seconds: threading.Event().wait(seconds) and None)
+        self._read_seconds = read_seconds
+        self._sleep = sleep
 
     def request(
         self,
@@ -84,10 +91,10 @@ class ApiServer:
         from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
         address, context = self.cluster.address, self.cluster.context
-        if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
+        if isinstance(error, NewConnectionError):  # a kind of ConnectTimeoutError
+            cause = re.sub(r"^\[Errno -?\d+\] ", "", str(error).rpartition(": ")[2])
+        elif isinstance(error, ConnectTimeoutError | ReadTimeoutError):
             cause = "no answer within the deadline"
-        elif isinstance(error, NewConnectionError):
-            cause = str(error).rpartition(": ")[2]
         else:
             cause = " ".join(str(getattr(error, "reason", None) or error).split())[:200]
         return ClusterUnavailableError(
@@ -103,7 +110,7 @@ class ApiServer:
         query: Mapping[str, str | int] | None,
         body: Document | None,
         content_type: str,
-        read_seconds: float = READ_SECONDS,
+        read_seconds: float | None = None,
     ) -> Iterator[Any]:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -118,7 +125,11 @@ class ApiServer:
             if body is not None:
                 headers["Content-Type"] = content_type
             response = client.rest_client.request(
-                method, url, headers, body, _request_timeout=(CONNECT_SECONDS, read_seconds)
+                method,
+                url,
+                headers,
+                body,
+                _request_timeout=(CONNECT_SECONDS, read_seconds or self._read_seconds),
             ).response
         except (HTTPError, ApiException, OSError) as error:
             raise self.unavailable(error) from error

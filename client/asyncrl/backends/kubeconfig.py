@@ -38,7 +38,7 @@ def find_cluster(context: str | None = None) -> Cluster:
     """
     try:
         from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import load_incluster_config
+        from kubernetes.config import ConfigException, load_incluster_config
     except ImportError as error:
         raise JobError("kubernetes: not installed here; pip install 'asyncrl[cluster]'") from error
     configuration = Configuration()
@@ -47,7 +47,13 @@ def find_cluster(context: str | None = None) -> Cluster:
     files = _files()
     if not any(path.is_file() for path in files):
         if context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            load_incluster_config(client_configuration=configuration)
+            try:
+                load_incluster_config(client_configuration=configuration)
+            except ConfigException as error:
+                raise JobError(
+                    f"no kubeconfig, and no service account of this pod ({error}); set "
+                    "automountServiceAccountToken: true, or KUBECONFIG"
+                ) from error
             return Cluster("in-cluster", _own_namespace(), ApiClient(configuration))
         shown = os.pathsep.join(str(path) for path in files)
         raise JobError(f"{shown}: no kubeconfig here; set KUBECONFIG to the file of your cluster")
