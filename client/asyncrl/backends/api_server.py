@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from asyncrl.backends.kubeconfig import Cluster
-from asyncrl.backends.refusals import TRANSIENT, Target, refusal
+from asyncrl.backends.refusals import Target, refusal
 from asyncrl.errors import ClusterUnavailableError
 
 CONNECT_SECONDS = 5.0
@@ -63,12 +63,13 @@ class ApiServer:
             last = attempt == ATTEMPTS - 1
             with self._open(target, method, path, query, body, content_type) as response:
                 data = self._read(target, response)
-                if response.status in TRANSIENT and not last:
-                    self._sleep(_pause(response.headers.get("Retry-After"), attempt))
-                    continue
-                if not 200 <= response.status < 300:
-                    raise refusal(target, response.status, data)
-                return response.status, json.loads(data)
+                if 200 <= response.status < 300:
+                    return response.status, json.loads(data)
+                error = refusal(target, response.status, data)
+                if last or not isinstance(error, ClusterUnavailableError):
+                    raise error
+                retry_after = response.headers.get("Retry-After")
+            self._sleep(_pause(retry_after, attempt))
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager

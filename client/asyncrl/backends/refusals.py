@@ -20,13 +20,16 @@ TRANSIENT = (429, 500, 502, 503, 504)
 """Answers after which the same request may succeed."""
 
 _FORBIDDEN = re.compile(r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<what>[^"]+)"')
-_UNDECLARED = re.compile(r"\.(?P<path>[\w.\[\]-]+): field not declared in schema")
-_UNKNOWN = re.compile(r'unknown field "(?P<path>[^"]+)"')
-_VALUE = re.compile(
-    r"^(?:Invalid value|Unsupported value|Forbidden|Required value)"
-    r'(?:: (?:"(?P<text>(?:[^"\\]|\\.)*)"|(?P<word>[^:\s]+)))?(?:: )?(?P<rest>.*)$',
-    re.DOTALL,
+_UNTYPED = "failed to create typed patch object"
+"""How a server-side apply that does not fit the schema is answered, with code 500."""
+_UNTYPED_FIELD = re.compile(
+    r"(?:^|\s)\.(?P<path>(?:metadata|spec)\S*): (?P<what>.+)$", re.MULTILINE
 )
+_KIND = re.compile(
+    r"^(?:Invalid value|Unsupported value|Forbidden|Required value|Duplicate value): "
+)
+_VALUE = re.compile(r'^(?P<value>"(?:[^"\\]|\\.)*"|[-+\w.]+): (?P<what>.+)$', re.DOTALL)
+_IN_BODY = re.compile(r"^\S+ in body ")
 
 
 class ExpiredError(JobError):
@@ -64,6 +67,8 @@ def refusal(target: Target, code: int, body: bytes) -> JobError | ManifestError:
     if code in (400, 422):
         problems = problems_of(status)
         return ManifestError(problems) if problems else JobError(f"{target}: {message}")
+    if code == 500 and _UNTYPED in message:
+        return ManifestError(_untyped_problems(str(status["message"])))
     if code in TRANSIENT:
         return ClusterUnavailableError(
             f"cluster {target.cluster}: cannot answer now ({code} {message[:200]}); try again later"
@@ -80,11 +85,7 @@ def problems_of(status: dict[str, Any]) -> list[Problem]:
         # A rule that could not be looked at, because of another problem that is listed too.
         if "some validation rules were not checked" not in str(cause.get("message"))
     ]
-    if problems:
-        return list(dict.fromkeys(problems))
-    message = str(status.get("message", ""))
-    paths = [m["path"] for regex in (_UNDECLARED, _UNKNOWN) for m in regex.finditer(message)]
-    return [_unknown_field(path) for path in dict.fromkeys(paths)]
+    return list(dict.fromkeys(problems))
 
 
 def _status(body: bytes) -> dict[str, Any]:
@@ -130,17 +131,25 @@ def _path(field: object) -> str:
 
 
 def _complaint(message: str) -> str:
-    """`Invalid value: -1: must be ...` as `-1 must be ...`; objects are not repeated."""
-    found = _VALUE.match(message)
-    if found is None:
-        return message
-    text, word = found["text"], found["word"]
-    value = show(text) if text is not None else word
-    if value in (None, "object", "array", "null") or value.startswith(("{", "[")):
-        return found["rest"] or message
-    return f"{value} {found['rest']}" if found["rest"] else f"{value} is refused"
+    """`Invalid value: -1: spec.x in body should be ...` as `-1 should be ...`."""
+    what = _KIND.sub("", message)
+    found = _VALUE.match(what)
+    if found is None:  # the message of a rule of ours, which ends in the remedy
+        return what
+    value = found["value"]
+    shown = show(json.loads(value)) if value.startswith('"') else value
+    what = _IN_BODY.sub("", found["what"])
+    if what.startswith("supported values: "):
+        return f"{shown} is not one of {what.removeprefix('supported values: ')}"
+    return f"{shown} {what}"
 
 
-def _unknown_field(path: str) -> Problem:
-    keys = path.split(".")
-    return Problem(path, suggest(fields_of(AsyncRLJob), tuple(keys[:-1]), keys[-1]))
+def _untyped_problems(message: str) -> list[Problem]:
+    problems = []
+    for found in _UNTYPED_FIELD.finditer(message):
+        path, what = found["path"], found["what"]
+        if what == "field not declared in schema":
+            keys = path.split(".")
+            what = suggest(fields_of(AsyncRLJob), tuple(keys[:-1]), keys[-1])
+        problems.append(Problem(path, what))
+    return problems or [Problem("manifest", message)]
