@@ -25,28 +25,58 @@ OVER = ("Complete", "Failed", "Suspended")
 
 
 class _Background:
-    """A run in a thread."""
+    """A run in a thread; a Display, so that it knows when the run has begun."""
 
-    def __init__(self, run: LocalRun) -> None:
-        self.run = run
+    def __init__(self, job: AsyncRLJob, folder: RunFolder, *, resume: bool) -> None:
+        self.run = LocalRun(job, folder.path, resume=resume, display=self)
         self.outcome: Outcome | None = None
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(
-            target=self._work, name=f"run {run.folder.path}", daemon=True
-        )
-        self.thread.start()
+        self._error: BaseException | None = None
+        self._begun = threading.Event()
+        # Not Thread.join: interrupted by Ctrl-C, it takes the thread for ended (bpo-45274).
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"run {folder.path}", daemon=True)
+
+    @property
+    def going(self) -> bool:
+        """Whether the run goes on."""
+        return not self._over.is_set()
+
+    def begin(self) -> None:
+        """Return when the folder has its first status. Raises RunFolderError if it cannot."""
+        self._thread.start()
+        self._begun.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ended the thread, if that was no outcome."""
+        if self._error is not None:
+            raise self._error
+
+    def status(self, status: JobStatus) -> None:
+        """It has begun."""
+        self._begun.set()
+
+    def event(self, line: str) -> None:
+        """The status says it too."""
 
     def _work(self) -> None:
         try:
             self.outcome = self.run.wait()
-        except BaseException as error:  # raised where it is waited for
-            self.error = error
+        except BaseException as error:  # raised where the run is waited for
+            self._error = error
+        finally:
+            self._over.set()
+            self._begun.set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when the run is over, or the time."""
+        self._over.wait(seconds)
 
     def end(self) -> None:
         """Checkpoint and end; returns when the processes are gone."""
-        if self.thread.is_alive():
+        if self.going:
             self.run.stop()
-        self.thread.join()
+        self.wait()
 
 
 class LocalClient:
@@ -65,16 +95,16 @@ class LocalClient:
         """End every run of this client, after a checkpoint."""
         atexit.unregister(self.close)
         for background in self._mine.values():
-            if background.thread.is_alive():
+            if background.going:
                 background.run.stop()
         for background in self._mine.values():
-            background.thread.join()
+            background.wait()
 
     def submit(self, manifest: str | Path | AsyncRLJob, overrides: Sequence[str] = ()) -> str:
         """Start the job of a manifest in a folder of its own. Returns its name."""
         job = manifest if isinstance(manifest, AsyncRLJob) else load_manifest(manifest, overrides)
         mine = self._mine.get(job.name)
-        if mine is not None and mine.thread.is_alive():
+        if mine is not None and mine.going:
             raise JobError(f"{job.name}: runs already; wait for it, or suspend or delete it first")
         self._start(job, new_run_folder(job.name, runs=self._runs), resume=False)
         return job.name
@@ -107,9 +137,8 @@ class LocalClient:
         """How the run ended. Raises TimeoutError after `timeout` seconds; the job goes on."""
         mine = self._mine.get(name)
         if mine is not None:
-            mine.thread.join(timeout)
-            if mine.error is not None:
-                raise mine.error
+            mine.wait(timeout)
+            mine.check()
             if mine.outcome is not None:
                 return mine.outcome
         else:
@@ -164,7 +193,8 @@ class LocalClient:
         shutil.rmtree(folder.path)
 
     def _start(self, job: AsyncRLJob, folder: RunFolder, *, resume: bool) -> None:
-        self._mine[job.name] = _Background(LocalRun(job, folder.path, resume=resume))
+        background = self._mine[job.name] = _Background(job, folder, resume=resume)
+        background.begin()
 
     def _folder(self, name: str) -> RunFolder:
         mine = self._mine.get(name)
@@ -177,7 +207,7 @@ class LocalClient:
 
     def _going(self, name: str) -> bool:
         mine = self._mine.get(name)
-        return mine.thread.is_alive() if mine is not None else self._folder(name).in_use()
+        return mine.going if mine is not None else self._folder(name).in_use()
 
     def _own(self, name: str) -> _Background:
         mine = self._mine.get(name)
