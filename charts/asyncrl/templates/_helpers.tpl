@@ -17,6 +17,11 @@ app.kubernetes.io/part-of: asyncrl
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* The labels, and a user's; the user's cannot replace ours, which selectors rest on. */}}
+{{- define "asyncrl.labelsAnd" -}}
+{{- toYaml (merge (fromYaml (include "asyncrl.labels" (index . 0))) (index . 1)) -}}
+{{- end }}
+
 {{- define "asyncrl.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{ .Values.serviceAccount.name | default (include "asyncrl.name" .) }}
