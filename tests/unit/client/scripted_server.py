@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
+from asyncrl_api.labels import INDEX, ROLE
+
 
 @dataclass
 class Request:
@@ -27,7 +29,10 @@ class Request:
 
 @dataclass
 class Answer:
-    """What goes out: a document, or lines of a stream, after which the connection is cut or not."""
+    """What goes out: a document, or lines of a stream, after which the connection is cut or not.
+
+    A line that is no text is written as JSON.
+    """
 
     code: int = 200
     document: Any = None
@@ -86,7 +91,7 @@ def scripted_server(folder: Path) -> Iterator[ScriptedServer]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for line in answer.lines:
-                data = json.dumps(line).encode() + b"\n"
+                data = (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             if answer.cut:
                 self.close_connection = True
@@ -154,3 +159,14 @@ def jobs(version: int, *items: dict[str, Any]) -> Answer:
 def event(kind: str, value: dict[str, Any]) -> dict[str, Any]:
     """One line of a watch."""
     return {"type": kind, "object": value}
+
+
+def pod(name: str, *, role: str, index: int, life: int = 0, state: str = "running") -> Any:
+    """A pod of `cartpole` as an API server lists it."""
+    labels = {ROLE: role, INDEX: str(index)}
+    status = {"name": role, "restartCount": life, "state": {state: {}}}
+    return {
+        "metadata": {"name": name, "labels": labels, "creationTimestamp": "2026-01-31T12:00:00Z"},
+        "spec": {"containers": [{"name": "sidecar"}, {"name": role}]},
+        "status": {"containerStatuses": [{"name": "sidecar", "state": {}}, status]},
+    }
