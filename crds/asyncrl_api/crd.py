@@ -253,7 +253,7 @@ def chart_template() -> str:
         f"{{{{- /* {comment.removeprefix('# ')} */ -}}}}\n"
         "{{- if .Values.crds.install }}\n"
         f"{head}{name}"
-        "  labels: {{- include \"asyncrl.labels\" . | nindent 4 }}\n"
+        '  labels: {{- include "asyncrl.labels" . | nindent 4 }}\n'
         "  {{- if .Values.crds.keep }}\n"
         "  annotations:\n"
         "    helm.sh/resource-policy: keep\n"
