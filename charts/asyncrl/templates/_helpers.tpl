@@ -46,16 +46,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{/*
-What the operator may do where it watches: nothing that it does not do. Secrets are read by name
-only, so neither list nor watch.
+What the operator may do where it watches: nothing that it does not do. Objects other than Jobs go
+with the job that owns them; Secrets are read by name only, so neither list nor watch.
 */}}
 {{- define "asyncrl.rules" -}}
 - apiGroups: [asyncrl.io]
   resources: [asyncrljobs]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [asyncrl.io]
   resources: [asyncrljobs/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [asyncrl.io]
   resources: [asyncrljobs/finalizers]
   verbs: [update]
@@ -67,20 +67,20 @@ only, so neither list nor watch.
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete]
+  verbs: [list, watch, create]
 - apiGroups: [""]
   resources: [services, configmaps, persistentvolumeclaims]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [list, create, patch]
+  verbs: [list, create]
 {{- end }}
