@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null || test -x $(RUN)/uv || $(RUN)/python -m pip install --quiet uv
 	@uv=$$(command -v uv || echo $(RUN)/uv); \
-	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,operator,dev]'
+	  $$uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[worker,operator,cluster,dev]'
 	@touch $@
 
 run: $(READY)    ## train examples/cartpole.yaml (JOB=...) to the end and show the result

@@ -31,6 +31,7 @@ PHASE_STYLES = {
     "Pending": "default",
     "Running": "bold green",
     "Restarting": "bold yellow",
+    "Suspending": "bold yellow",
     "Suspended": "bold yellow",
     "Complete": "bold green",
     "Failed": "bold red",
@@ -120,7 +121,8 @@ class Picture:
         status = self._status
         parts: list[RenderableType] = []
         if status is None or status.training is None:
-            parts.append(Text("starting the processes", style="dim"))
+            words = status.message if status is not None else None
+            parts.append(Text(words or "starting the processes", style="dim"))
         else:
             parts.append(self._progress(status, width, glyphs, narrow=narrow))
             parts.append(Text(""))
@@ -262,9 +264,9 @@ def _grid(rows: list[tuple[str, RenderableType]]) -> Table:
 class LiveView:
     """Shows a run in place, redrawn a few times a second; a context manager."""
 
-    def __init__(self, console: Console, name: str, folder: str) -> None:
+    def __init__(self, console: Console, name: str, footer: str) -> None:
         self._picture = Picture(name)
-        self._picture.footer(f"{folder}  Ctrl-C: checkpoint and end")
+        self._picture.footer(footer)
         self._live = Live(
             self._picture,
             console=console,

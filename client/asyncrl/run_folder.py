@@ -11,10 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncrl.errors import JobError
+
 RUNS = Path("runs")
 
 
-class RunFolderError(Exception):
+class RunFolderError(JobError):
     """One line: the folder, what is wrong with it, and the remedy."""
 
 
@@ -137,7 +139,10 @@ def find_run_folder(run: str | None, runs: Path = RUNS) -> RunFolder:
     if found:
         return RunFolder(max(found, key=lambda path: (path / "manifest.yaml").stat().st_mtime_ns))
     if run is not None:
-        raise RunFolderError(f"{run}: no such run; give the folder of a run, or a name in {runs}/")
+        raise RunFolderError(
+            f"{run}: no such run; give the folder of a run, or a name in {runs}/; "
+            "a job on a cluster is found with --namespace"
+        )
     raise RunFolderError(f"{runs}/: no run here yet; start one with `asyncrl run FILE`")
 
 

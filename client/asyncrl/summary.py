@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -21,20 +22,25 @@ def shown(path: Path) -> str:
 
 
 def summary(
-    name: str, outcome: Outcome, status: JobStatus, folder: Path, report: Path | None
+    name: str, outcome: Outcome, status: JobStatus, rows: Sequence[tuple[str, str]]
 ) -> Text:
-    """A few short lines."""
+    """A few short lines: how it ended, its numbers, and `rows`, the last of which is what next."""
     text = Text()
     text.append(outcome.phase, PHASE_STYLES[outcome.phase])
     text.append(f"  {name}  ", "bold")
     text.append(f"{outcome.reason}\n", "dim")
-    for label, value in _numbers(status):
+    for label, value in [*_numbers(status), *rows]:
         text.append(f"  {label:<12}", "dim").append(f"{value}\n")
-    text.append(f"  {'run folder':<12}", "dim").append(f"{shown(folder)}\n")
-    if report is not None:
-        text.append(f"  {'report':<12}", "dim").append(f"{shown(report)}\n")
-    text.append(f"  {'next':<12}", "dim").append(_next(outcome, folder))
+    text.rstrip()
     return text
+
+
+def run_rows(outcome: Outcome, folder: Path, report: Path | None) -> list[tuple[str, str]]:
+    """The rows of a run on this machine: where it lies, and what next."""
+    rows = [("run folder", shown(folder))]
+    if report is not None:
+        rows.append(("report", shown(report)))
+    return [*rows, ("next", _next(outcome, folder))]
 
 
 def _numbers(status: JobStatus) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from asyncrl_api.status import JobStatus
 
 PLURAL = "asyncrljobs"
 PATH = Path(__file__).parents[1] / f"{GROUP}_{PLURAL}.yaml"
+CHART_PATH = Path(__file__).parents[2] / "charts/asyncrl/templates/crd.yaml"
 
 Schema = dict[str, Any]
 
@@ -244,9 +245,33 @@ def crd_yaml() -> str:
     )
 
 
+def chart_template() -> str:
+    """The CRD as a template of the chart, so that `helm upgrade` brings it up to date too."""
+    head, name, rest = crd_yaml().partition(f"  name: {PLURAL}.{GROUP}\n")
+    comment, _, head = head.partition("\n")
+    return (
+        f"{{{{- /* {comment.removeprefix('# ')} */ -}}}}\n"
+        "{{- if .Values.crds.install }}\n"
+        f"{head}{name}"
+        '  labels: {{- include "asyncrl.labels" . | nindent 4 }}\n'
+        "  {{- if .Values.crds.keep }}\n"
+        "  annotations:\n"
+        "    helm.sh/resource-policy: keep\n"
+        "  {{- end }}\n"
+        f"{_literal(rest)}"
+        "{{- end }}\n"
+    )
+
+
+def _literal(text: str) -> str:
+    """Text that a template engine leaves as it is."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write the CRD, or with --check compare it."""
-    return write_or_check("asyncrl_api.crd", PATH, crd_yaml(), arguments)
+    """Write the CRD and its template in the chart, or with --check compare them."""
+    files = ((PATH, crd_yaml()), (CHART_PATH, chart_template()))
+    return max(write_or_check("asyncrl_api.crd", path, text, arguments) for path, text in files)
 
 
 if __name__ == "__main__":

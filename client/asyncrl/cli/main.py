@@ -11,8 +11,14 @@ from asyncrl import __version__
 COMMANDS = {
     "run": ("Run a job on this machine.", "asyncrl.cli.run"),
     "validate": ("Check a manifest, and show what it resolves to.", "asyncrl.cli.validate"),
-    "status": ("Show the state of a run.", "asyncrl.cli.status"),
-    "logs": ("Print the logs of a run's processes.", "asyncrl.cli.logs"),
+    "status": ("Show the state of a run, or of jobs on a cluster.", "asyncrl.cli.status"),
+    "logs": ("Print the logs of a run's or a job's processes.", "asyncrl.cli.logs"),
+    "submit": ("Create a job on a cluster.", "asyncrl.cli.submit"),
+    "watch": ("Watch a job on a cluster until its run has ended.", "asyncrl.cli.watch"),
+    "scale": ("Change the number of actors of a job on a cluster.", "asyncrl.cli.scale"),
+    "suspend": ("Stop a job on a cluster after a checkpoint.", "asyncrl.cli.suspend"),
+    "resume": ("Let a suspended job on a cluster go on.", "asyncrl.cli.resume"),
+    "delete": ("Delete a job on a cluster.", "asyncrl.cli.delete"),
     "plot": ("Write the report of a run, and print its path.", "asyncrl.cli.plot"),
     "completion": ("Print the completion script of a shell.", "asyncrl.cli.completion"),
 }
@@ -41,8 +47,8 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 complete, 1 failed, 2 wrong manifest or usage, 130 interrupted after "
-    "its checkpoint.",
+    epilog="Exit codes: 0 complete, 1 failed, 2 wrong manifest or usage, 69 the cluster does not "
+    "answer, 130 interrupted after its checkpoint.",
 )
 @click.version_option(__version__, prog_name="asyncrl", message="%(prog)s %(version)s")
 def main() -> None:

@@ -15,7 +15,7 @@ from asyncrl.cli.arguments import UsageFailure, manifest_argument, set_option, u
 from asyncrl.live import LiveView
 from asyncrl.plain import PlainView
 from asyncrl.run_folder import RunFolder, find_run_folder, new_run_folder
-from asyncrl.summary import shown, summary
+from asyncrl.summary import run_rows, shown, summary
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
 
@@ -58,7 +58,8 @@ def command(
             if quiet:
                 display = Silent()
             elif console.is_terminal and not no_live:
-                display = stack.enter_context(LiveView(console, job.name, shown(folder.path)))
+                footer = f"{shown(folder.path)}  Ctrl-C: checkpoint and end"
+                display = stack.enter_context(LiveView(console, job.name, footer))
             else:
                 display = PlainView(click.echo)
             run = LocalRun(job, folder.path, resume=resume, display=display)
@@ -66,7 +67,8 @@ def command(
     if outcome.phase == "Failed":
         click.echo(f"error: {outcome.message}", err=True)
     report = _write_report(run.folder)
-    console.print(summary(job.name, outcome, run.status, run.folder.path, report), soft_wrap=True)
+    rows = run_rows(outcome, run.folder.path, report)
+    console.print(summary(job.name, outcome, run.status, rows), soft_wrap=True)
     sys.exit(outcome.exit_code)
 
 

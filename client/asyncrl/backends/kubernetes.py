@@ -1,0 +1,299 @@
+"""Jobs on a Kubernetes cluster, through its API server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from asyncrl.backends.api_server import APPLY, MERGE, ApiServer, Deadline, Document, resource_path
+from asyncrl.backends.kubeconfig import Cluster, find_cluster
+from asyncrl.backends.pod_logs import PodLogs
+from asyncrl.backends.refusals import PLURAL, Target
+from asyncrl.backends.run_logs import LogLine
+from asyncrl.backends.supervisor import Outcome
+from asyncrl.backends.watch import ObjectWatch
+from asyncrl.errors import JobError, JobNotFoundError
+from asyncrl_api.errors import ManifestError, Problem
+from asyncrl_api.fields import closest
+from asyncrl_api.manifest import load_manifest
+from asyncrl_api.spec import API_VERSION, KIND, AsyncRLJob
+from asyncrl_api.status import JobStatus
+
+PREFIX = f"/apis/{API_VERSION}"
+FIELD_MANAGER = "asyncrl"
+SERVER_METADATA = (
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+"""What `kubectl get -o yaml` shows and nobody may set."""
+
+Change = Literal["created", "changed", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as the API server knows it."""
+
+    name: str
+    namespace: str
+    created: datetime
+    generation: int
+    suspend: bool
+    status: JobStatus
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended, or stopped; None while it goes on or is about to."""
+        status = self.status
+        if status.phase == "Complete" or status.phase == "Failed":
+            return Outcome(status.phase, status.reason or "", status.message or "")
+        seen = status.observed_generation is None or status.observed_generation >= self.generation
+        if status.phase == "Suspended" and seen:
+            return Outcome("Suspended", status.reason or "", status.message or "")
+        return None
+
+
+class KubernetesClient:
+    """The verbs of `asyncrl.client.Client` on a cluster.
+
+    Every method raises JobError (one line; ClusterUnavailableError where trying again may help), or
+    ManifestError where a manifest, or a field of it, is refused.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str | None = None) -> None:
+        self.cluster = cluster
+        self.namespace = namespace or cluster.namespace
+        self._chosen = namespace
+        self._server = ApiServer(cluster)
+
+    @classmethod
+    def connect(cls, context: str | None = None, namespace: str | None = None) -> KubernetesClient:
+        """The cluster of a context of the kubeconfig; nothing is sent yet."""
+        return cls(find_cluster(context), namespace)
+
+    def submit(self, manifest: str | Path | AsyncRLJob, overrides: Sequence[str] = ()) -> str:
+        """Create the job of a manifest, or bring the one of its name up to it. Returns the name."""
+        return self.apply(manifest, overrides)[0].name
+
+    def apply(
+        self, manifest: str | Path | AsyncRLJob, overrides: Sequence[str] = ()
+    ) -> tuple[Job, Change]:
+        """The job as it is after `submit`, and what that did.
+
+        Only what the manifest says is sent: the API server adds the defaults, and what others set
+        (an autoscaler, `kubectl scale`) stays where the manifest is silent.
+        """
+        job = manifest if isinstance(manifest, AsyncRLJob) else load_manifest(manifest, overrides)
+        self._settle_namespace(job)
+        document = job.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude={"status"}
+        )
+        document |= {"apiVersion": API_VERSION, "kind": KIND}
+        for key in SERVER_METADATA:
+            document["metadata"].pop(key, None)
+        document["metadata"]["namespace"] = self.namespace
+        before = self._find(job.name)
+        code, after = self._server.request(
+            self._target(job.name),
+            "PATCH",
+            self._path(job.name),
+            query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
+            body=document,
+            content_type=APPLY,
+        )
+        if code == 201 or before is None:
+            return self._job(after), "created"
+        same = before["metadata"]["generation"] == after["metadata"]["generation"]
+        return self._job(after), "unchanged" if same else "changed"
+
+    def job(self, name: str) -> Job:
+        """The job as it is now."""
+        document = self._find(name)
+        if document is None:
+            raise self._no_such_job(name)
+        return self._job(document)
+
+    def jobs(self) -> list[Job]:
+        """All jobs of the namespace, by name."""
+        _, answer = self._server.request(self._target(None), "GET", self._path())
+        return sorted((self._job(item) for item in answer["items"]), key=lambda job: job.name)
+
+    def status(self, name: str) -> JobStatus:
+        """The status as it is now."""
+        return self.job(name).status
+
+    def watch(self, name: str, timeout: float | None = None) -> Iterator[JobStatus]:
+        """The status now, at every change and about twice a minute, until the run has ended.
+
+        Also ends after `timeout` seconds.
+        """
+        return (job.status for job in self.observe(name, timeout))
+
+    def observe(
+        self,
+        name: str,
+        timeout: float | None = None,
+        on_cut: Callable[[str], None] | None = None,
+    ) -> Iterator[Job]:
+        """As `watch`, the whole job; `on_cut` hears of every failure that is bridged."""
+        watch = ObjectWatch(self._server, self._target(name), self._path(), on_cut=on_cut)
+        try:
+            for document in watch.run(Deadline(timeout)):
+                job = self._job(document)
+                yield job
+                if job.outcome is not None:
+                    return
+        except JobNotFoundError as error:
+            raise self._no_such_job(name) if "no such job" in str(error) else error from None
+
+    def wait(self, name: str, timeout: float | None = None) -> Outcome:
+        """How the run ended. Raises TimeoutError after `timeout` seconds; the job goes on."""
+        phase = "Pending"
+        for job in self.observe(name, timeout):
+            if job.outcome is not None:
+                return job.outcome
+            phase = job.status.phase
+        raise TimeoutError(f"{name}: still {phase} after {timeout:g} s")
+
+    def logs(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        index: int | None = None,
+        lines: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """What the processes of the job wrote; with `follow`, on until the run ends."""
+        self.job(name)  # says that there is none, or what the name was meant to be
+        logs = PodLogs(self._server, self.cluster.context, self.namespace, name)
+        if not follow:
+            return logs.read(role, index, lines)
+        return logs.follow(role, index, lines, over=lambda: self._over(name))
+
+    def scale(self, name: str, actors: int) -> None:
+        """Ask for another number of actors; the learner goes on meanwhile."""
+        try:
+            self._patch(name, {"spec": {"replicas": actors}}, "scale")
+        except ManifestError as error:
+            # The scale subresource calls the field by the name of its own.
+            raise ManifestError(
+                Problem(p.path.replace("spec.replicas", "spec.actors.replicas"), p.message)
+                for p in error.problems
+            ) from None
+
+    def suspend(self, name: str) -> None:
+        """Checkpoint and stop all roles; returns when this is asked for, not when it is done."""
+        self._set_suspend(name, True)
+
+    def resume(self, name: str) -> None:
+        """Go on from the checkpoint."""
+        self._set_suspend(name, False)
+
+    def delete(self, name: str) -> None:
+        """Delete the job and all that belongs to it, without a checkpoint."""
+        try:
+            self._server.request(
+                self._target(name),
+                "DELETE",
+                self._path(name),
+                query={"propagationPolicy": "Background"},
+            )
+        except JobNotFoundError:
+            raise self._no_such_job(name) from None
+
+    def _set_suspend(self, name: str, value: bool) -> None:
+        job = self.job(name)
+        if job.status.phase in ("Complete", "Failed"):
+            verb = "suspend" if value else "resume"
+            raise JobError(
+                f"{name}: is {job.status.phase}, there is nothing to {verb}; "
+                "delete it and submit it again to train anew"
+            )
+        self._patch(name, {"spec": {"runPolicy": {"suspend": value}}})
+
+    def _patch(self, name: str, body: Document, *subresource: str) -> None:
+        try:
+            self._server.request(
+                self._target(name),
+                "PATCH",
+                self._path(name, *subresource),
+                query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                body=body,
+                content_type=MERGE,
+            )
+        except JobNotFoundError:
+            raise self._no_such_job(name) from None
+
+    def _over(self, name: str) -> bool:
+        document = self._find(name)
+        return document is None or self._job(document).outcome is not None
+
+    def _settle_namespace(self, job: AsyncRLJob) -> None:
+        stated = job.metadata.namespace
+        if stated is None:
+            return
+        if self._chosen is not None and self._chosen != stated:
+            raise ManifestError(
+                [
+                    Problem(
+                        "metadata.namespace",
+                        f"{stated} is not the --namespace {self._chosen}; leave one of them out",
+                    )
+                ]
+            )
+        self.namespace = stated
+
+    def _find(self, name: str) -> Document | None:
+        try:
+            return self._server.request(self._target(name), "GET", self._path(name))[1]
+        except JobNotFoundError:
+            return None
+
+    def _no_such_job(self, name: str) -> JobNotFoundError:
+        where = f"namespace {self.namespace}"
+        try:
+            names = [job.name for job in self.jobs()]
+        except (JobError, ManifestError):
+            return JobNotFoundError(f"{name}: no such job in {where}")
+        if not names:
+            return JobNotFoundError(
+                f"{name}: no such job in {where}, which has none; choose with --namespace"
+            )
+        match = closest(name, names)
+        remedy = f"did you mean '{match}'?" if match else f"there is {', '.join(names[:8])}"
+        return JobNotFoundError(f"{name}: no such job in {where}; {remedy}")
+
+    def _job(self, document: Document) -> Job:
+        metadata: dict[str, Any] = document["metadata"]
+        try:
+            status = JobStatus.model_validate(document.get("status") or {})
+        except ValidationError as error:
+            raise JobError(
+                f"{metadata['name']}: its status cannot be read here ({error.error_count()} "
+                "fields); bring asyncrl to the version of the operator"
+            ) from error
+        policy = document["spec"].get("runPolicy") or {}
+        return Job(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            generation=metadata.get("generation", 0),
+            suspend=bool(policy.get("suspend")),
+            status=status,
+        )
+
+    def _target(self, name: str | None) -> Target:
+        return Target(self.cluster.context, self.namespace, name=name)
+
+    def _path(self, *parts: str) -> str:
+        return resource_path(PREFIX, self.namespace, PLURAL, *parts)

@@ -1,0 +1,15 @@
+"""Errors of the command and the Python client: one line with cause and remedy."""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """One line, or one for each problem: what it is about, what is wrong, and the remedy."""
+
+
+class JobNotFoundError(JobError):
+    """There is no such job, or there is none any more."""
+
+
+class ClusterUnavailableError(JobError):
+    """The cluster gave no answer within the deadline: trying again later may help."""
