@@ -11,7 +11,7 @@ JOB    ?= examples/cartpole.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test format lint types layers generated parts unit bench cluster cluster-down clean
+.PHONY: help setup run test format lint types layers generated parts unit pods bench cluster cluster-down clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)    ## train examples/cartpole.yaml (JOB=...) to the end and show the result
 	@$(RUN)/asyncrl run $(JOB)
 
-test: format lint types layers generated parts unit  ## everything CI checks
+test: format lint types layers generated parts unit  ## everything CI checks: all but the tests with pods
 
 format: $(READY)
 	$(RUN)/ruff format --check .
@@ -53,8 +53,11 @@ generated: $(READY)  ## the files made from the models and the protocol are up t
 parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster
 	PYTHONPATH=tests $(RUN)/python -m cluster build
 
-unit: $(READY)   ## all tests, training and faults included
-	$(RUN)/python -m pytest $(ARGS)
+unit: $(READY)   ## all tests without pods, training and faults included
+	$(RUN)/python -m pytest -m "not pods" $(ARGS)
+
+pods: $(READY) parts  ## the tests with real pods: a node, images, training on it; root on Linux, 30 GB of disk
+	$(RUN)/python -m pytest -m pods $(ARGS)
 
 bench: $(READY)  ## measure; the peers get environments of their own
 	$(RUN)/python -m benchmarks $(ARGS)

@@ -24,17 +24,24 @@ TIMEOUT = 1200
 EXISTING = "ASYNCRL_TEST_KUBECONFIG"
 """Environment variable: the kubeconfig of a cluster to use instead of one of our own."""
 
+PODS = {"node", "base_image", "worker_image", "operator_image"}
+"""Fixtures of the tests that run real pods."""
+
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder the time that a first fixture takes."""
+    """Give the tests of this folder the time that a first fixture takes; mark those with pods."""
     folder = Path(__file__).parent
     for item in items:
-        if folder in item.path.parents and item.get_closest_marker("timeout") is None:
+        if folder not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
+        if PODS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("pods")
 
 
 @pytest.fixture(scope="session")
