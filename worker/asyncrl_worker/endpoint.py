@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +36,9 @@ log = logging.getLogger("asyncrl")
 
 REQUEST_SECONDS = 5.0
 """Longest silence of a client, handshake included; it holds up its own thread only."""
+
+POLL_SECONDS = 0.1
+"""Longest that the end of a role waits for its listeners."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 PLAIN = "text/plain; charset=utf-8"
@@ -94,7 +98,8 @@ class Endpoint:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / f"{arguments.name}.json", json.dumps(document).encode())
             for server in servers:
-                threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
+                serve = partial(server.serve_forever, POLL_SECONDS)
+                threading.Thread(target=serve, name="endpoint", daemon=True).start()
                 stack.callback(server.shutdown)
             self._stack = stack.pop_all()
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -37,7 +36,7 @@ from asyncrl_worker.policies.layout import PolicyLayout  # noqa: E402
 from asyncrl_worker.protocol.actor_client import ActorStream  # noqa: E402
 from asyncrl_worker.protocol.channel import STALL_TIMEOUTS_TO_START  # noqa: E402
 from asyncrl_worker.protocol.errors import Fenced, PeerUnavailable, ProtocolError, Refused  # noqa: E402
-from asyncrl_worker.role import RoleArguments, Stop, run_role  # noqa: E402
+from asyncrl_worker.role import RoleArguments, Stop, leave, run_role  # noqa: E402
 from asyncrl_worker.watchdog import StallDetector, Watchdog, end_stalled  # noqa: E402
 
 log = logging.getLogger("asyncrl.actor")
@@ -149,4 +148,4 @@ def _evaluation_environment(spec: AsyncRLJobSpec, progress: Progress) -> VectorE
 
 
 if __name__ == "__main__":
-    sys.exit(run_role("actor", main))
+    leave(run_role("actor", main))

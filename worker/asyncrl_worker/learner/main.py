@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 import time
 from functools import partial
@@ -48,6 +47,7 @@ from asyncrl_worker.protocol.learner_client import LearnerClient
 from asyncrl_worker.role import (
     RoleArguments,
     Stop,
+    leave,
     leave_last_word,
     pin_threads,
     run_role,
@@ -268,4 +268,4 @@ def _train(arguments: RoleArguments, loop: TrainingLoop) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_role("learner", main))
+    leave(run_role("learner", main))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import threading
 import time
 
@@ -19,7 +18,7 @@ from asyncrl_worker.parameter_server.state import ParameterServerState
 from asyncrl_worker.protocol.channel import open_server
 from asyncrl_worker.protocol.errors import ConfigurationError
 from asyncrl_worker.protocol.rollouts_pb2_grpc import add_ParameterServerServicer_to_server
-from asyncrl_worker.role import RoleArguments, Stop, run_role
+from asyncrl_worker.role import RoleArguments, Stop, leave, run_role
 from asyncrl_worker.staleness import StalenessViolation
 
 log = logging.getLogger(__name__)
@@ -127,4 +126,4 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_role("parameter-server", main))
+    leave(run_role("parameter-server", main))
