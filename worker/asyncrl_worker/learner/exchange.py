@@ -137,6 +137,7 @@ class OverlappedExchange:
         self._closed.set()
         with contextlib.suppress(queue.Full):  # full: the thread is not waiting for it
             self._outbox.put_nowait(None)
+        self._room.release()  # for a fetch that waits for it, and finds that this is over
         for thread in self._threads:
             thread.join(2 * WAIT_SECONDS)
 
@@ -152,7 +153,7 @@ class OverlappedExchange:
 
     def _fetch(self) -> None:
         while not self._closed.is_set():
-            if not self._room.acquire(timeout=WAIT_SECONDS):
+            if not self._room.acquire(timeout=WAIT_SECONDS) or self._closed.is_set():
                 continue
             batch = self._client.next_batch(WAIT_SECONDS)
             if batch is None:
