@@ -61,8 +61,7 @@ class StallDetector:
         which = "" if progress.environment is None else f" of environment {progress.environment}"
         return (
             f"{FIELD}: '{self._name}' has not returned from {doing}{which} for {seconds:.0f} s; "
-            "correct the environment's code, or raise spec.runPolicy.stallTimeoutSeconds if it "
-            "only is slow"
+            "correct its code, or raise spec.runPolicy.stallTimeoutSeconds if it is slow"
         )
 
 

@@ -78,8 +78,8 @@ def read_until(stream: IO[str] | None, text: str) -> None:
             {"id": "Faulty-v0", "kwargs": {"fault": "hang", "at": 0}},
             "EnvironmentFailed",
             "spec.workload.gymnasium.id: 'Faulty-v0' has not returned from a reset of environment "
-            "0 for 1 s; correct the environment's code, or raise "
-            "spec.runPolicy.stallTimeoutSeconds if it only is slow",
+            "0 for 1 s; correct its code, or raise "
+            "spec.runPolicy.stallTimeoutSeconds if it is slow",
         ),
         (
             {
@@ -89,8 +89,7 @@ def read_until(stream: IO[str] | None, text: str) -> None:
             },
             "EnvironmentFailed",
             "spec.workload.gymnasium.id: 'Faulty-v0' has not returned from a reset for 1 s; "
-            "correct the environment's code, or raise spec.runPolicy.stallTimeoutSeconds if it "
-            "only is slow",
+            "correct its code, or raise spec.runPolicy.stallTimeoutSeconds if it is slow",
         ),
     ],
     ids=["unknown", "raises", "hangs", "hangs in a process"],

@@ -35,6 +35,9 @@ RULES: list[tuple[list[str], str | None]] = [
         "spec.alignment.adamDamping",
     ),
     (["spec.alignment.adamDamping=true"], None),
+    (["spec.checkpoint.volume={}"], "spec.checkpoint.volume"),
+    (["spec.checkpoint.volume={claim: {}}"], None),
+    (["spec.checkpoint.volume={existingClaim: here}"], None),
     (["spec.optimizer.schedule=linear"], None),
     (["spec.optimizer.schedule=linear", "spec.stopping={}"], None),
     (

@@ -76,8 +76,8 @@ def test_an_environment_that_cannot_be_made_in_time_is_named(tmp_path: Path) -> 
         "index": 0,
         "reason": "EnvironmentFailed",
         "message": "spec.workload.gymnasium.id: 'Faulty-v0' has not returned from the constructor "
-        "of environment 0 for 1 s; correct the environment's code, or raise "
-        "spec.runPolicy.stallTimeoutSeconds if it only is slow",
+        "of environment 0 for 1 s; correct its code, or raise "
+        "spec.runPolicy.stallTimeoutSeconds if it is slow",
     }
 
 

@@ -30,8 +30,7 @@ def test_names_environment_step_and_seconds() -> None:
     clock.now += 0.2
     assert judge.check() == (
         "spec.workload.gymnasium.id: 'Slow-v0' has not returned from step 17 of environment 3 for "
-        "60 s; correct the environment's code, or raise spec.runPolicy.stallTimeoutSeconds if it "
-        "only is slow"
+        "60 s; correct its code, or raise spec.runPolicy.stallTimeoutSeconds if it is slow"
     )
 
 
