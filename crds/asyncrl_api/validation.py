@@ -67,6 +67,8 @@ def _shown(model: Any, path: Path) -> str:
     """The value at a path below a model, and a space; nothing for a mapping or an absent value."""
     value = model
     for part in path:
+        if value is None:  # left to its default
+            return ""
         if isinstance(value, dict):
             value = value.get(part)
             continue

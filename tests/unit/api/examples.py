@@ -28,6 +28,8 @@ RULES: list[tuple[list[str], str | None]] = [
     (["spec.actors.maxReplicas=1"], "spec.actors.replicas"),
     (["spec.actors.minReplicas=1", "spec.actors.maxReplicas=2"], None),
     (["spec.learner.replicas=3"], "spec.learner.replicas"),
+    (["spec.algorithm.minibatches=3"], "spec.learner.replicas"),
+    (["spec.algorithm.minibatches=8"], None),
     (["spec.learner.replicas=3", "spec.workload.gymnasium.environments=33"], None),
     (["spec.learner.replicas=32"], None),
     (
