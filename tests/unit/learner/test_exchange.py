@@ -178,3 +178,15 @@ def test_closing_is_quick_with_everything_full() -> None:
     exchange.close()
     assert time.monotonic() - started < 3 * WAIT_SECONDS
     assert not any(thread.is_alive() for thread in exchange._threads)
+
+
+@pytest.mark.timeout(60)
+def test_closing_does_not_wait_for_a_fetch_that_has_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncrl_worker.learner.exchange.WAIT_SECONDS", 600.0)
+    script = Script(batches=2)
+    exchange = OverlappedExchange(script)  # type: ignore[arg-type]
+    script.until(("fetch", 1))  # it lies in the inbox, and the next has no room
+    exchange.close()
+    assert not any(thread.is_alive() for thread in exchange._threads)

@@ -327,8 +327,8 @@ def test_epochs_and_minibatches_make_steps_of_one_version() -> None:
     step, stream = make_step(spec), Stream(spec)
     first, second = train(step, stream, 2)
     assert (first.version, second.version) == (1, 2)
-    steps = step.policy_optimizer.state_dict()["state"][0]["step"]
-    assert int(steps) == 2 * 2 * 3
+    for optimizer in (step.policy_optimizer, step.value_optimizer):
+        assert int(optimizer.state_dict()["state"][0]["step"]) == 2 * 2 * 3
     # Consecutive batches are compared, not the minibatches of one.
     assert first.alignment.cosine is None
     assert second.alignment.cosine is not None
@@ -340,6 +340,14 @@ def test_one_epoch_of_one_minibatch_is_part_of_more() -> None:
     measured = [make_step(spec).update(batch) for spec in (once, more)]
     assert measured[0].importance == measured[1].importance
     assert measured[0].policy_loss == measured[1].policy_loss
+
+
+def test_the_normaliser_takes_in_every_minibatch_once() -> None:
+    spec = make_spec({"algorithm.epochs": 2, "algorithm.minibatches": 3})
+    step = make_step(spec)
+    batch = Stream(spec).next(step.weights(), step.version)
+    step.update(batch)
+    assert step.normalizer.count == batch.environment_steps
 
 
 def test_minibatches_are_every_environment_once() -> None:
