@@ -24,12 +24,10 @@ def stamped(document: Object) -> Object:
 def is_applied(wanted: Object, known: Object) -> bool:
     """Whether a stamped object is there as it is wanted.
 
-    The digest says that nothing new is asked; that everything asked for is there says that nobody
-    changed it. What the API server added, defaults for instance, does not count.
+    That everything asked for is there says that nobody changed it; the digest, which is among it,
+    that nothing else is asked than before. What the API server added, defaults for instance, does
+    not count.
     """
-    annotations = known["metadata"].get("annotations") or {}
-    if annotations.get(APPLIED) != wanted["metadata"]["annotations"][APPLIED]:
-        return False
     return _contains(known, _comparable(wanted))
 
 

@@ -70,7 +70,9 @@ def test_a_quota_that_is_exceeded(plane: Path, namespace: str) -> None:
                 "spec": {"hard": {"pods": "2"}},
             }
             await w.api.create(QUOTA, namespace, quota, "test")
-            await asyncio.sleep(1)  # the quota controller admits nothing before its first sync
+            async with asyncio.timeout(30):  # it holds once the quota controller has seen it
+                while not (await w.api.get(QUOTA, namespace, "small") or {}).get("status"):
+                    await asyncio.sleep(0.05)
             await w.submit("job")
             status = await w.until("job", lambda s: s.reason == "PodsRefused", "told", 40)
             assert status.message is not None

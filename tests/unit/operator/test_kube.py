@@ -118,6 +118,7 @@ def test_a_list_comes_in_pages_and_the_watch_goes_on_from_it(
     )
     assert names(informer) == ["a", "b", "c"]
     assert changed == ["a", "b", "c"]
+    assert {query["labelSelector"] for _, query in api.asked} == {"a=b"}, "no foreign pods"
     assert api.asked[1][1]["continue"] == "next"
     assert api.asked[2][1]["resourceVersion"] == "5"
     assert api.asked[3][1]["resourceVersion"] == "9", "where the bookmark was"
@@ -198,6 +199,12 @@ def test_what_somebody_changed_is_written_again(change: Any) -> None:
     known = deepcopy(wanted)
     change(known)
     assert not is_applied(wanted, known)
+
+
+def test_what_is_no_longer_asked_for_is_written_away() -> None:
+    before = service()
+    before["metadata"]["labels"]["old"] = "gone"
+    assert not is_applied(stamped(service()), stamped(before))
 
 
 def test_the_certificates_of_a_job() -> None:
