@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import Metric
-
 from asyncrl_api.generated import write_or_check
+from asyncrl_api.metrics_table import label_names, metrics_table
 from asyncrl_operator.metrics import JOB_LABELS, OperatorMetrics
 
 PATH = Path(__file__).parents[2] / "docs" / "operator-metrics.md"
@@ -23,35 +20,18 @@ The operator serves them at `/metrics` on port 8080, beside `/healthz` (503 with
 watch is stuck) and `/readyz`. A series of a job goes when the job goes. What the roles themselves
 measure is in [metrics.md](metrics.md)."""
 
-HEADER = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|"
-
 
 def metrics_markdown() -> str:
     """The text of docs/operator-metrics.md."""
     metrics = OperatorMetrics()
-    labels = _labels(metrics)
-    families = sorted(metrics.registry.collect(), key=lambda family: family.name)
+    labels = label_names(metrics) | dict.fromkeys(metrics.job_numbers, JOB_LABELS)
+    families = list(metrics.registry.collect())
     jobs = [family for family in families if family.name.startswith("asyncrl_job_")]
     own = [family for family in families if family not in jobs]
     sections = [INTRODUCTION]
     for title, found in (("The operator", own), ("Each job", jobs)):
-        rows = "\n".join(_row(family, labels.get(family.name, ())) for family in found)
-        sections.append(f"## {title}\n\n{HEADER}\n{rows}")
+        sections.append(f"## {title}\n\n{metrics_table(found, labels)}")
     return "\n\n".join(sections) + "\n"
-
-
-def _labels(metrics: OperatorMetrics) -> dict[str, Sequence[str]]:
-    """Label names by metric; a labelled metric without a sample does not collect them."""
-    found = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    labels: dict[str, Sequence[str]] = {value._name: value._labelnames for value in found}
-    return labels | dict.fromkeys(metrics.job_numbers, JOB_LABELS)
-
-
-def _row(family: Metric, labels: Sequence[str]) -> str:
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    sampled = {label for sample in family.samples for label in sample.labels} - {"le"}
-    shown = ", ".join(f"`{label}`" for label in labels or sorted(sampled)) or "-"
-    return f"| `{name}` | {family.type} | {shown} | {family.documentation} |"
 
 
 if __name__ == "__main__":

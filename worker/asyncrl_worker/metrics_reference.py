@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import Metric
-
 from asyncrl_api.generated import write_or_check
+from asyncrl_api.metrics_table import label_names, metrics_table
 from asyncrl_worker.actor.metrics import ActorMetrics
 from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics, Snapshot
@@ -31,8 +28,6 @@ certificate of the job, there is no secret in the numbers, and who may connect i
 NetworkPolicy says. The learner's `/report` asks for a certificate of the job (`--report`); only
 on one machine, where there are none, it is served beside the metrics."""
 
-HEADER = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|"
-
 
 def metrics_markdown() -> str:
     """The text of docs/metrics.md."""
@@ -43,28 +38,13 @@ def metrics_markdown() -> str:
     }
     sections = [INTRODUCTION]
     for role, metrics in roles.items():
-        labels = _labels(metrics)
-        families = sorted(metrics.registry.collect(), key=lambda family: family.name)
-        rows = "\n".join(_row(family, labels.get(family.name, ())) for family in families)
-        sections.append(f"## {role}\n\n{HEADER}\n{rows}")
+        table = metrics_table(metrics.registry.collect(), label_names(metrics))
+        sections.append(f"## {role}\n\n{table}")
     return "\n\n".join(sections) + "\n"
 
 
 def _with_every_label() -> Snapshot:
     return Snapshot(ledger=Ledger(dropped={DropReason.STALE: 0}), rejected={"malformed": 0})
-
-
-def _labels(metrics: object) -> dict[str, Sequence[str]]:
-    """Label names by metric; a labelled metric without a sample yet does not collect them."""
-    found = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    return {value._name: value._labelnames for value in found}
-
-
-def _row(family: Metric, labels: Sequence[str]) -> str:
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    sampled = {label for sample in family.samples for label in sample.labels} - {"le"}
-    shown = ", ".join(f"`{label}`" for label in labels or sorted(sampled)) or "-"
-    return f"| `{name}` | {family.type} | {shown} | {family.documentation} |"
 
 
 if __name__ == "__main__":
