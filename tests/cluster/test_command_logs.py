@@ -86,6 +86,7 @@ def actors(
             ),
             "--for=jsonpath={.status.containerStatuses[0].state.running}",
         )
+        kubectl(*ready[:-1], "--for=create", "--timeout=30s", seconds=40)
         kubectl(*ready, "--timeout=120s", seconds=130)
     restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1"
     first = ("pod", "-l", "batch.kubernetes.io/job-completion-index=0")

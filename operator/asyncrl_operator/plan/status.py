@@ -191,7 +191,8 @@ def phase_of(conditions: Conditions, outcome: Outcome | None, *, stopping: bool)
 def with_numbers(status: JobStatus, observed: Observed) -> JobStatus:
     """The status with the numbers of the newest report; those of the last one stay without."""
     polled = None if observed.report is None else observed.report.report
-    candidates = [report for report in (polled, observed.last_word) if report is not None]
+    # Times are whole seconds: of the same one, the word that the learner left at its end is newer.
+    candidates = [report for report in (observed.last_word, polled) if report is not None]
     report = max(candidates, key=lambda report: report.time, default=None)
     if report is None or (status.report_time is not None and report.time < status.report_time):
         return status

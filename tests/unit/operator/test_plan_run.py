@@ -302,6 +302,24 @@ def test_the_learners_last_word_completes_the_run() -> None:
     assert life.condition("Complete") == ("True", "TargetReturnReached")
 
 
+def test_the_last_word_is_newer_than_a_report_of_the_same_second() -> None:
+    life = Life()
+    life.run()
+    with_report(life, 600, progressed=600)
+    life.step(600)
+    life.end("learner-0", 0, said("Complete", "TargetReturnReached", training={"policyVersion": 2}))
+    ended = life.pods["learner-0"].ended
+    assert ended is not None
+    word = ended.report()
+    assert word is not None
+    assert life.observed.report is not None
+    assert word.time == life.observed.report.report.time
+    life.observed = replace(life.observed, last_word=word)
+    life.step(601)
+    assert life.known.training is not None
+    assert life.known.training.policy_version == 2
+
+
 def test_a_server_that_left_before_the_learner_is_not_lost() -> None:
     life = Life()
     life.run()
