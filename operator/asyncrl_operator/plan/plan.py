@@ -36,6 +36,7 @@ from asyncrl_operator.plan.observed import Observed
 from asyncrl_operator.plan.pods import durable, role_spec
 from asyncrl_operator.plan.settings import Settings
 from asyncrl_operator.plan.status import (
+    PROBLEMS,
     actors_status,
     phase_of,
     set_health,
@@ -357,6 +358,9 @@ class _Run:
             "Suspending": "Suspended",
             "Suspended": "Suspended",
         }.get(status.phase)
+        running = self._conditions.get("Running")
+        if kind == "Restarting" and running is not None and running.reason in PROBLEMS:
+            kind = "Running"  # why it was lost is in the condition; why it does not come back, here
         found = next((c for c in status.conditions if c.type == kind), None)
         return (None, None) if found is None else (found.reason, found.message or None)
 

@@ -33,6 +33,10 @@ IMAGE_REASONS = (
     "ImageInspectError",
     "RegistryUnavailable",
 )
+PROBLEMS = (
+    *(Reason.PODS_REFUSED, Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.POD_BLOCKED),
+)
+"""Reasons of Running by which a run waits for somebody."""
 CRASH_LOOP = "CrashLoopBackOff"
 
 

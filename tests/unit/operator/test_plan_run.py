@@ -481,6 +481,29 @@ def test_why_pods_do_not_start() -> None:
     )
 
 
+def test_why_a_lost_role_does_not_come_back() -> None:
+    life = Life()
+    life.run()
+    life.change("learner-0", deleted=at(40))
+    life.step(10)
+    del life.pods["learner-0"]
+    life.step(20)
+    assert (life.phase, life.known.reason) == ("Restarting", "LearnerLost")
+    life.add("learner", ready=False, phase="Pending", unschedulable="0/1 nodes are available")
+    life.step(21)
+    assert (life.phase, life.known.reason) == ("Restarting", "Unschedulable")
+    assert life.known.message == "learner-0: 0/1 nodes are available"
+    assert life.condition("Restarting") == ("True", "LearnerLost")
+
+
+def test_an_ordinary_start_warns_of_nothing_and_a_problem_does() -> None:
+    life = Life()
+    assert {event.kind for event in life.step().events} == {"Normal"}
+    life.add("learner", ready=False, phase="Pending", unschedulable="no node")
+    told = {event.reason: event.kind for event in life.step(1).events}
+    assert told == {"Unschedulable": "Warning"}
+
+
 def test_a_wrong_manifest_makes_nothing_and_names_the_field() -> None:
     life = Life({"staleness": {"max": "four"}})
     made = life.step()

@@ -1,16 +1,10 @@
-"""The operator as a process of this machine, and jobs that train in real pods."""
+"""An AsyncRLJob of a test, through kubectl."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from cluster.kubectl import Kubectl
@@ -18,33 +12,22 @@ from cluster.kubectl import Kubectl
 from asyncrl_api.document import dump_document
 from asyncrl_api.status import JobStatus
 
-READY_SECONDS = 60.0
+OWNED = (
+    *("jobs", "pods", "secrets", "configmaps", "services", "networkpolicies"),
+    *("poddisruptionbudgets", "persistentvolumeclaims"),
+)
+"""Kinds of the objects that the operator makes for a job."""
 
 
-@contextmanager
-def operator_process(
-    kubeconfig: Path, namespace: str, worker_image: str, log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """An operator of one namespace until the context ends."""
-    command = [
-        *(sys.executable, "-m", "asyncrl_operator", "--namespace", namespace),
-        *("--worker-image", worker_image, "--metrics-host", "127.0.0.1"),
-        *("--metrics-port", "0", "--report-interval", "1"),
-    ]
-    environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
-    with log.open("ab") as stream:
-        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
-    try:
-        began = log.stat().st_size
-        deadline = time.monotonic() + READY_SECONDS
-        while b"event=ready" not in log.read_bytes()[began:]:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+def condition(status: JobStatus, kind: str) -> tuple[str, str]:
+    """Status and reason of a condition; empty where there is none."""
+    found = next((c for c in status.conditions if c.type == kind), None)
+    return ("", "") if found is None else (found.status, found.reason)
+
+
+def version(status: JobStatus) -> int:
+    """The policy version that it reports."""
+    return (status.training.policy_version or 0) if status.training else 0
 
 
 class Job:
@@ -55,15 +38,19 @@ class Job:
         self.namespace = namespace
         self.name = name
 
-    def apply(self, spec: dict[str, Any]) -> None:
-        """Create or change it."""
-        document = {
+    def document(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Its manifest."""
+        return {
             "apiVersion": "asyncrl.io/v1alpha1",
             "kind": "AsyncRLJob",
             "metadata": {"name": self.name},
             "spec": spec,
         }
-        self.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=dump_document(document))
+
+    def apply(self, spec: dict[str, Any]) -> None:
+        """Create or change it."""
+        document = dump_document(self.document(spec))
+        self.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=document)
 
     def patch(self, spec: dict[str, Any]) -> None:
         """Change some of its spec."""
@@ -92,8 +79,7 @@ class Job:
 
     def pods(self, role: str) -> list[Any]:
         """The live pods of a role, by index."""
-        selector = f"asyncrl.io/job={self.name},asyncrl.io/role={role}"
-        found = self.kubectl.get("-n", self.namespace, "pods", "-l", selector)["items"]
+        found = self.kubectl.get("-n", self.namespace, "pods", "-l", self.selector(role))["items"]
         live = [
             pod
             for pod in found
@@ -103,6 +89,15 @@ class Job:
         index = "batch.kubernetes.io/job-completion-index"
         return sorted(live, key=lambda pod: int(pod["metadata"]["annotations"][index]))
 
-    def in_pod(self, pod: Any, *command: str) -> str:
-        """Run a command in a pod's container."""
-        return self.kubectl("exec", "-n", self.namespace, pod["metadata"]["name"], "--", *command)
+    def selector(self, role: str) -> str:
+        """Label selector of the pods of a role."""
+        return f"asyncrl.io/job={self.name},asyncrl.io/role={role}"
+
+    def until_gone(self, seconds: float = 60.0) -> None:
+        """Wait until nothing is left of a deleted job, its claim and its Secret included."""
+        kinds = ",".join(OWNED)
+        mine = ("-n", self.namespace, kinds, "-l", f"asyncrl.io/job={self.name}")
+        self.kubectl(
+            *("wait", *mine, "--for=delete", f"--timeout={seconds:g}s"), seconds=seconds + 30
+        )
+        assert not self.kubectl("get", *mine, "-o", "name")
