@@ -345,9 +345,13 @@ class _Run:
 
     def _set_health(self, numbers: JobStatus) -> None:
         known = self._observed.report
-        received = known.received if known is not None else numbers.report_time
         report = None if known is None else known.report
+        received = self._received(numbers)
         set_health(self._conditions, self._job, report, received, self._settings, self._now)
+
+    def _received(self, status: JobStatus) -> datetime | None:
+        known = self._observed.report
+        return known.received if known is not None else status.report_time
 
     def _why(self, status: JobStatus, outcome: Outcome | None) -> tuple[str | None, str | None]:
         if outcome is not None:
@@ -368,7 +372,8 @@ class _Run:
         looks = [work.look_at]
         if not self._stopping:
             looks.append(next_deadline(self._job, self._active_since, self._pre_running))
-        if self._observed.report is not None:
-            stale = self._observed.report.received + stale_after(self._settings)
+        received = self._received(self._before)
+        if received is not None:
+            stale = received + stale_after(self._settings)
             looks.append(stale if stale > self._now else None)
         return min((look for look in looks if look is not None), default=None)
