@@ -10,8 +10,6 @@ from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 from cluster.pods.release import NAMESPACE, Release
 
-from asyncrl_api.document import dump_document
-
 CHART = Path(__file__).parents[3] / "charts" / "asyncrl"
 
 
@@ -42,28 +40,3 @@ def restricted(kubectl: Kubectl, release: Release, namespace: str) -> str:
     """A namespace under the restricted standard, which the operator looks after."""
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     return namespace
-
-
-@pytest.fixture
-def volume(kubectl: Kubectl, restricted: str, tmp_path: Path) -> Iterator[Path]:
-    """What a storage class would do for the claim of the job `run`."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    folder.chmod(0o777)
-    for parent in list(folder.parents)[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    document = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{restricted}-run"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": restricted, "name": "run-checkpoints"},
-            "hostPath": {"path": str(folder)},
-        },
-    }
-    kubectl("create", "-f", "-", stdin=dump_document(document))
-    yield folder
-    kubectl("delete", "pv", f"{restricted}-run", "--wait=false")

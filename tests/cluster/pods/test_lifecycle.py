@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster.job import Job, version
@@ -22,7 +21,7 @@ def with_operator(release: Release) -> Iterator[Release]:
 
 
 def test_suspend_loses_no_version_and_resume_goes_on_from_there(
-    kubectl: Kubectl, restricted: str, volume: Path, release: Release
+    kubectl: Kubectl, restricted: str, release: Release
 ) -> None:
     job = Job(kubectl, restricted, "run")
     job.apply(DURABLE)
@@ -79,7 +78,7 @@ def test_actors_scale_by_hand_and_by_an_autoscaler(
 
 
 def test_delete_leaves_nothing_with_the_operator_down(
-    kubectl: Kubectl, restricted: str, volume: Path, with_operator: Release
+    kubectl: Kubectl, restricted: str, with_operator: Release
 ) -> None:
     job = Job(kubectl, restricted, "run")
     job.apply(DURABLE)

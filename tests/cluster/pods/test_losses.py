@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ gymnasium.register("Hungry-v0", entry_point=Hungry, max_episode_steps=500)
 
 
 @pytest.fixture
-def training(kubectl: Kubectl, restricted: str, volume: Path, release: Release) -> Iterator[Job]:
+def training(kubectl: Kubectl, restricted: str, release: Release) -> Iterator[Job]:
     """The job `run`, which trains and has a checkpoint on its volume."""
     job = Job(kubectl, restricted, "run")
     job.apply(DURABLE)
