@@ -189,7 +189,7 @@ class Api:
             if response.status >= 400:
                 raise _error(response.status, await response.text())
             async for line in response.content:
-                yield json.loads(line)
+                yield _parse(line)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from error
         finally:
@@ -219,8 +219,7 @@ class Api:
             self._count(verb or method, kind.plural, status)
         if status >= 400:
             raise _error(status, text)
-        document: Object = json.loads(text)
-        return document
+        return _parse(text)
 
     async def _open(
         self,
@@ -246,6 +245,17 @@ class Api:
             raise _unreachable(error) from error
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def _parse(text: str | bytes) -> Object:
+    """An object as JSON; what a lost connection or a proxy made of it is no answer."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ApiError(0, "Malformed", f"an answer is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ApiError(0, "Malformed", "an answer is not a JSON object")
+    return document
 
 
 def _error(status: int, text: str) -> ApiError:
