@@ -110,7 +110,7 @@ scripts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     script=scripts,
     environments=st.integers(1, 4),

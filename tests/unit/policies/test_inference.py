@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncrl_worker.environments.spaces import ActionSpace, Continuous, Discrete
@@ -116,7 +116,6 @@ def test_samples_follow_the_distribution() -> None:
     assert chi_square < 18.5  # 99.9 % quantile of chi-square with 4 degrees of freedom
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=6), st.integers(0, 2**32 - 1))
 def test_extreme_logits_neither_overflow_nor_leave_the_actions(
     logits: list[float], seed: int
