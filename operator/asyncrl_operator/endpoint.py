@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
 
 REQUEST_SECONDS = 5.0
 
@@ -41,9 +46,11 @@ async def endpoint(
     application.router.add_get("/readyz", readyz)
     runner = web.AppRunner(application, access_log=None, keepalive_timeout=REQUEST_SECONDS)
     await runner.setup()
+    process = ProcessCollector(registry=registry)
     try:
         site = web.TCPSite(runner, host, port)
         await site.start()
         yield int(runner.addresses[0][1])
     finally:
+        registry.unregister(process)
         await runner.cleanup()

@@ -24,7 +24,12 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
 
 from asyncrl_api.reasons import Reason
 from asyncrl_worker.fault import WRONG_CONFIGURATION, RoleError
@@ -79,6 +84,7 @@ class Endpoint:
     def __enter__(self) -> Self:
         arguments = self._arguments
         with ExitStack() as stack:
+            stack.callback(self._registry.unregister, ProcessCollector(registry=self._registry))
             plain = self._bind(arguments.http, self.answer, None)
             stack.callback(plain.server_close)
             servers = [plain]

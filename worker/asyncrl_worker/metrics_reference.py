@@ -22,6 +22,7 @@ INTRODUCTION = """\
 Every role serves Prometheus metrics at `/metrics`, beside `/healthz` (503 with one line when it
 makes no progress) and `/readyz`. On one machine the addresses are in the run folder, in
 `roles/*.json`; `metricsPort` of a role fixes the port. A gauge is NaN until its number exists.
+Beside them are the usual `process_*` of the Python client (memory, CPU seconds, open files).
 
 These three are plain HTTP, in a cluster too: the kubelet's probes and Prometheus have no
 certificate of the job, there is no secret in the numbers, and who may connect is what the job's

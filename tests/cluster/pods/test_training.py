@@ -68,6 +68,8 @@ def test_numbers_are_scraped_while_it_trains(
 
     (learner,), (server,) = job.pods("learner"), job.pods("parameter-server")
     assert scrape(learner)["asyncrl_learner_policy_version", frozenset()] > 10
+    for pod in (release.pod(), learner, server):
+        assert scrape(pod)["process_resident_memory_bytes", frozenset()] > 0
     assert scrape(server)["asyncrl_parameter_server_actors_connected", frozenset()] == 2
     for actor in job.pods("actor"):
         assert scrape(actor)["asyncrl_actor_policy_version", frozenset()] > 0

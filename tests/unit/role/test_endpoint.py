@@ -72,6 +72,7 @@ def test_every_path_has_its_answer(tmp_path: Path) -> None:
         status, metrics = get(endpoint, "/metrics")
         assert status == 200
         assert "asyncrl_test_things_total 2.0" in metrics
+        assert "process_resident_memory_bytes" in metrics
         assert get(endpoint, "/healthz") == (200, "ok")
         assert get(endpoint, "/readyz") == (200, "ok")
         assert get(endpoint, "/report") == (200, '{"update": 3}')
