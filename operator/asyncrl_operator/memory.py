@@ -27,8 +27,6 @@ class Memory:
     replaced: dict[tuple[Role, int], datetime] = field(default_factory=dict)
     refusal: Note | None = None
     refused_at: datetime | None = None
-    refusals: dict[Role, str] = field(default_factory=dict)
-    refusals_read: datetime | None = None
 
     def see(self, jobs: dict[Role, RoleJob], pods: tuple[Pod, ...]) -> None:
         """Remember which indexes were ready.

@@ -17,7 +17,6 @@ from asyncrl_operator.kube.certificates import (
 )
 from asyncrl_operator.kube.client import (
     ASYNCRLJOB,
-    EVENT,
     Api,
     ApiError,
     Object,
@@ -42,12 +41,12 @@ from asyncrl_operator.plan.observed import (
 )
 from asyncrl_operator.plan.plan import Plan, plan
 from asyncrl_operator.plan.settings import Settings
+from asyncrl_operator.refusals import Refusals
 from asyncrl_operator.reports import Reports, Target
 from asyncrl_operator.workqueue import Key, WorkQueue
 from asyncrl_operator.writer import Refused, Writer
 
 WORKERS = 8
-REFUSALS_SECONDS = 10.0
 
 log = logging.getLogger("asyncrl.operator")
 
@@ -78,6 +77,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._nodes = Nodes(api)
+        self._refusals = Refusals(api)
         self._writer = Writer(api, children)
         self._memories: dict[Key, Memory] = {}
 
@@ -133,7 +133,7 @@ class Reconciler:
         observed = self._observe(key, owner, memory, now)
         observed = await self._with_nodes(observed)
         short = short_of_pods(observed, now)
-        observed = await self._with_refusals(observed, short, owner, memory, now)
+        observed = await self._with_refusals(observed, short, owner)
         made = plan(resource, observed, now, self._settings)
         if observed.refused is None and _was_refused(resource):
             # It is said to be accepted once it is, and not at every new try.
@@ -196,7 +196,6 @@ class Reconciler:
             report=self._reports.get(key),
             last_word=self._last_word(key, owner),
             manifest=manifest,
-            refusals=dict(memory.refusals),
             seen_ready=memory.seen_ready(),
             replaced=dict(memory.replaced),
             refused=memory.refused(now),
@@ -221,31 +220,16 @@ class Reconciler:
         return replace(observed, pods=pods)
 
     async def _with_refusals(
-        self,
-        observed: Observed,
-        short: list[tuple[Role, RoleJob]],
-        owner: Owner,
-        memory: Memory,
-        now: datetime,
+        self, observed: Observed, short: list[tuple[Role, RoleJob]], owner: Owner
     ) -> Observed:
-        """Why the Job controller could not make pods: it says so in its events only."""
-        if not short:
-            memory.refusals.clear()
-            return replace(observed, refusals={})
-        read = memory.refusals_read
-        if read is not None and (now - read).total_seconds() < REFUSALS_SECONDS:
-            return observed
-        memory.refusals_read = now
-        memory.refusals.clear()
+        """Roles that are short of pods, with why."""
+        refusals = {}
         for role, job in short:
-            selector = f"involvedObject.uid={job.uid},reason=FailedCreate"
-            query: dict[str, str | int] = {"fieldSelector": selector, "limit": 50}
-            answer = await self._api.list(EVENT, owner.namespace, query)
-            newest = max(answer["items"], key=_event_time, default=None)
+            found = await self._refusals.of(owner.namespace, job.uid)
             pods = [pod.created for pod in observed.current(role)]
-            if newest is not None and _event_time(newest) >= max(pods, default=job.created):
-                memory.refusals[role] = str(newest.get("message") or "")
-        return replace(observed, refusals=dict(memory.refusals))
+            if found is not None and found[0] >= max(pods, default=job.created):
+                refusals[role] = found[1]
+        return replace(observed, refusals=refusals)
 
     async def _write_status(self, key: Key, resource: Object, made: Plan, now: datetime) -> None:
         before = JobStatus.model_validate(resource.get("status") or {})
@@ -294,11 +278,6 @@ class Reconciler:
 def _was_refused(resource: Object) -> bool:
     status = JobStatus.model_validate(resource.get("status") or {})
     return any(c.type == "Accepted" and c.status == "False" for c in status.conditions)
-
-
-def _event_time(event: Object) -> datetime:
-    text = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
-    return parse_time(text) or datetime.fromtimestamp(0, UTC)
 
 
 def _young(observed: Observed, now: datetime) -> bool:
