@@ -99,7 +99,7 @@ def down(options: argparse.Namespace) -> int:
 def build_all(options: argparse.Namespace) -> int:
     """Build every part and image that a test run here needs."""
     build(parts.control_plane(), parts.ETCD, parts.HELM, parts.KWOK)
-    build(parts.api_server(parts.OLDEST_KUBERNETES))
+    build(parts.control_plane(parts.OLDEST_KUBERNETES))
     try:
         require_node()
     except Unavailable as error:

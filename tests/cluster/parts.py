@@ -14,7 +14,7 @@ KUBERNETES = "v1.37.2"
 """The version that the tests run on."""
 
 OLDEST_KUBERNETES = "v1.34.4"
-"""The oldest version that the API tests run on once more."""
+"""The oldest version that tests of the API and of the operator run on once more."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,6 @@ def control_plane(version: str = KUBERNETES) -> Part:
     """API server, controllers, scheduler and kubectl of one version of Kubernetes."""
     commands = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
     return _kubernetes("kubernetes", version, commands)
-
-
-def api_server(version: str) -> Part:
-    """The API server alone, for tests against another version."""
-    return _kubernetes("kubernetes-api", version, ("kube-apiserver",))
 
 
 def node(version: str = KUBERNETES) -> Part:
