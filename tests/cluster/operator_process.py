@@ -23,15 +23,15 @@ READY_SECONDS = 60.0
 
 @contextmanager
 def operator_process(
-    kubeconfig: Path, namespace: str, worker_image: str, log: Path
+    kubeconfig: Path, namespace: str, worker_image: str, log: Path, *more: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """An operator of one namespace until the context ends."""
+    """An operator of one namespace until the context ends, with more options where given."""
     command = [
         *(sys.executable, "-m", "asyncrl_operator", "--namespace", namespace),
         *("--worker-image", worker_image, "--metrics-host", "127.0.0.1"),
-        *("--metrics-port", "0", "--report-interval", "1"),
+        *("--metrics-port", "0", "--report-interval", "1", *more),
     ]
-    environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": namespace}
     with log.open("ab") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
     try:

@@ -85,13 +85,13 @@ def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
     kubeconfig = tmp_path / "operator.kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(document))
     port = free_port()
-    options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+    options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port), "--lease", "asyncrl")
     roots = f"{ROOT / 'operator'}:{ROOT / 'crds'}"
     process = Process(
         "operator",
         [sys.executable, "-m", "asyncrl_operator", *options],
         tmp_path / "operator.log",
-        {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": roots},
+        {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": roots, "POD_NAMESPACE": "ops"},
     )
     process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
     yield process
@@ -106,8 +106,9 @@ def until(find: Callable[[], Any], what: str) -> None:
 
 
 def granted(kubectl: Kubectl) -> set[Right]:
-    """What the ClusterRole of the operator lets it do."""
+    """What the ClusterRole of the operator, and its Role for the Lease, let it do."""
     rules = kubectl.get("clusterrole", "asyncrl")["rules"]
+    rules += kubectl.get("-n", "ops", "role", "asyncrl-lease")["rules"]
     return {
         (group, resource, verb)
         for rule in rules
