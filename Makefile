@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)    ## train examples/cartpole.yaml (JOB=...) to the end and show the result
 	@$(RUN)/asyncrl run $(JOB)
 
-test: format lint types layers generated parts unit  ## everything CI checks: all but the tests with pods
+test: format lint types layers generated parts unit  ## everything CI checks
 
 format: $(READY)
 	$(RUN)/ruff format --check .
@@ -50,13 +50,13 @@ generated: $(READY)  ## the files made from the models and the protocol are up t
 	$(RUN)/python -m asyncrl_operator.metrics_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
 
-parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster
+parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster (30 GB)
 	PYTHONPATH=tests $(RUN)/python -m cluster build
 
-unit: $(READY)   ## all tests without pods, training and faults included
-	$(RUN)/python -m pytest -m "not pods" $(ARGS)
+unit: $(READY)   ## all tests, training, faults and real pods included
+	$(RUN)/python -m pytest $(ARGS)
 
-pods: $(READY) parts  ## the tests with real pods: a node, images, training on it; root on Linux, 30 GB of disk
+pods: $(READY) parts  ## only the tests with real pods: a node, images, Helm, training; root on Linux
 	$(RUN)/python -m pytest -m pods $(ARGS)
 
 bench: $(READY)  ## measure; the peers get environments of their own

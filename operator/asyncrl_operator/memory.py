@@ -31,12 +31,18 @@ class Memory:
     refusals_read: datetime | None = None
 
     def see(self, jobs: dict[Role, RoleJob], pods: tuple[Pod, ...]) -> None:
-        """Remember which indexes were ready."""
+        """Remember which indexes were ready.
+
+        One that was scaled away and comes again is the Job controller's to make: it does so at
+        once, and a pod of ours beside it would be the same actor twice.
+        """
         for role, job in jobs.items():
             known = self.ready.get(role)
             if known is None or known[0] != job.uid:
                 known = self.ready[role] = (job.uid, set())
-            known[1].update(p.index for p in pods if p.job_uid == job.uid and p.ready)
+            ready = {p.index for p in pods if p.job_uid == job.uid and p.ready and p.live}
+            known[1].update(ready)
+            known[1].intersection_update(range(job.completions))
 
     def seen_ready(self) -> dict[Role, frozenset[int]]:
         """Which indexes of the present Jobs were once ready."""

@@ -135,7 +135,19 @@ class Reconciler:
         short = short_of_pods(observed, now)
         observed = await self._with_refusals(observed, short, owner, memory, now)
         made = plan(resource, observed, now, self._settings)
-        await self._write_status(key, resource, made, now)
+        if observed.refused is None and _was_refused(resource):
+            # It is said to be accepted once it is, and not at every new try.
+            try:
+                await self._writer.check(owner, made.apply)
+            except Refused as refusal:
+                memory.refuse(refusal.note, now)
+                return now
+        try:
+            await self._write_status(key, resource, made, now)
+        except ApiError as error:
+            if error.status == 404:
+                return None  # deleted a moment ago: the watch is about to say so
+            raise
         for event in made.events:
             await self._writer.post(owner, event, now)
         if made.delete_job:
@@ -174,7 +186,7 @@ class Reconciler:
                 pod = parse_pod(item)
                 if pod is not None:
                     pods.append(pod)
-            elif kind == "ConfigMap" and name == owner.name:
+            elif kind == "ConfigMap" and name == owner.manifest:
                 manifest = (item.get("data") or {}).get(MANIFEST_KEY)
         found = tuple(sorted(pods, key=lambda pod: (pod.role, pod.index, pod.created, pod.uid)))
         memory.see(jobs, found)
@@ -277,6 +289,11 @@ class Reconciler:
             return
         assert pod.ip is not None
         self._reports.follow(key, Target(pod.ip, pod.uid, identity(memory.files)))
+
+
+def _was_refused(resource: Object) -> bool:
+    status = JobStatus.model_validate(resource.get("status") or {})
+    return any(c.type == "Accepted" and c.status == "False" for c in status.conditions)
 
 
 def _event_time(event: Object) -> datetime:

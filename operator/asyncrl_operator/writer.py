@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -58,9 +59,7 @@ class Writer:
         """Make the Secret, and renew what is in it before it ends."""
         read = memory.files_read
         if read is None or (now - read).total_seconds() > SECRET_SECONDS:
-            known = await self._api.get(SECRET, owner.namespace, owner.secret)
-            if known is not None:
-                _check_owner(owner, known)
+            known = await self._secret(owner)
             memory.files = None if known is None else files_of(known)
             memory.files_read = now
         end = None if memory.files is None else first_end(memory.files)
@@ -71,7 +70,19 @@ class Writer:
         memory.files = files
         log.info("event=certificates_issued job=%s/%s", owner.namespace, owner.name)
 
-    async def apply(self, owner: Owner, document: Object) -> None:
+    async def check(self, owner: Owner, documents: Sequence[Object]) -> None:
+        """Raises Refused if an object, or the Secret, would be refused."""
+        await self._secret(owner)
+        for document in documents:
+            await self.apply(owner, document, dry_run=True)
+
+    async def _secret(self, owner: Owner) -> Object | None:
+        known = await self._api.get(SECRET, owner.namespace, owner.secret)
+        if known is not None:
+            _check_owner(owner, known)
+        return known
+
+    async def apply(self, owner: Owner, document: Object, *, dry_run: bool = False) -> None:
         """Make or change an object. Raises Refused for what cannot be right a little later."""
         kind = KINDS[document["kind"]]
         name = document["metadata"]["name"]
@@ -88,14 +99,18 @@ class Writer:
                 wanted = without_template(wanted)
         try:
             if kind.name == "Job" and known is None:
-                answer = await self._api.create(kind, owner.namespace, wanted, MANAGER)
+                answer = await self._api.create(
+                    kind, owner.namespace, wanted, MANAGER, dry_run=dry_run
+                )
             else:
-                answer = await self._api.apply(kind, wanted, MANAGER)
+                answer = await self._api.apply(kind, wanted, MANAGER, dry_run=dry_run)
         except ApiError as error:
             if error.status in (400, 403, 422) or "field not declared" in error.message:
                 line = f"{kind.name} {name}: {error.message or error.reason}"
                 raise Refused(Note(Reason.INVALID_SPEC, line)) from error
             raise
+        if dry_run:
+            return
         self._children.learn(kind, answer)
         log.info("event=applied job=%s/%s kind=%s name=%s", *key, kind.name, name)
 

@@ -35,27 +35,42 @@ def folder() -> Path:
 
 def up(options: argparse.Namespace) -> int:
     """Start a cluster in the background, unless one runs, and print how to use it."""
+    with_node = not options.control_plane and _can_run_a_node()
     if not _running():
         shutil.rmtree(folder(), ignore_errors=True)
         folder().mkdir(parents=True)
-        build(parts.control_plane(), parts.ETCD)
+        build(parts.control_plane(), parts.ETCD, parts.HELM)
         command = [sys.executable, "-m", "cluster", "serve"]
-        if options.control_plane:
+        if not with_node:
             command.append("--control-plane")
         with (folder() / "log").open("wb") as log:
             server = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         deadline = time.monotonic() + START
-        while not (folder() / "ready").exists():
-            if server.poll() is not None or time.monotonic() > deadline:
-                print((folder() / "log").read_text(), end="", file=sys.stderr)
-                return 1
-            time.sleep(0.1)
+        with (folder() / "log").open() as log_so_far:
+            while not (folder() / "ready").exists():
+                ended = server.poll() is not None or time.monotonic() > deadline
+                print(log_so_far.read(), end="", file=sys.stderr, flush=True)
+                if ended:
+                    return 1
+                time.sleep(0.1)
     print("The cluster is up. To use it:")
     print(f"  export KUBECONFIG={folder() / 'kubeconfig'}")
-    print(f"  export PATH={parts.control_plane().folder}:$PATH")
+    print(f"  export PATH={parts.control_plane().folder}:{parts.HELM.folder}:$PATH")
+    if with_node:
+        print("Its node has the images of this checkout, by the names that the chart uses:")
+        print("  helm install asyncrl charts/asyncrl --namespace asyncrl --create-namespace")
     return 0
+
+
+def _can_run_a_node() -> bool:
+    try:
+        require_node()
+    except Unavailable as reason:
+        print(f"{reason}; without one, pods stay Pending", file=sys.stderr)
+        return False
+    return True
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -72,6 +87,8 @@ def serve(options: argparse.Namespace) -> int:
         cluster = stack.enter_context(Cluster(folder()))
         if not options.control_plane:
             print(f"{cluster.node.name} is ready", flush=True)
+            for name in IMAGES:
+                print(f"{cluster.publish(name).name} is on it", flush=True)
         shutil.copyfile(cluster.control_plane.kubeconfig, folder() / "kubeconfig")
         (folder() / "ready").touch()
         stop.wait()

@@ -6,11 +6,16 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
+import yaml
 from cluster.control_plane import ControlPlane
 from cluster.images import Image, Images
 from cluster.kubectl import Kubectl
 from cluster.network import LOOPBACK, Slot, Unavailable, require_node
 from cluster.node import Node
+from cluster.storage import provide
+
+CHART = Path(__file__).parents[2] / "charts" / "asyncrl" / "Chart.yaml"
+APP_VERSION = yaml.safe_load(CHART.read_text())["appVersion"]
 
 
 class Cluster:
@@ -55,6 +60,7 @@ class Cluster:
         node = Node(self._folder / "node", self.control_plane, self._slot)
         self._stack.enter_context(node)
         self.images.load(node, self.images.pause())
+        provide(self.kubectl, self._folder / "volumes")
         return node
 
     @cached_property
@@ -65,3 +71,10 @@ class Cluster:
     def load(self, *images: Image) -> None:
         """Bring images to the node."""
         self.images.load(self.node, *images)
+
+    def publish(self, name: str) -> Image:
+        """Build an image of ours and have it on the node, also by the name that the chart means."""
+        image = self.images.build(name)
+        self.load(image)
+        self.node.tag(image.name, f"docker.io/library/asyncrl-{name}:{APP_VERSION}")
+        return image

@@ -134,9 +134,7 @@ def _image(request: pytest.FixtureRequest, name: str) -> str:
         return os.environ[variable]
     request.getfixturevalue("node")
     cluster: Cluster = request.getfixturevalue("cluster")
-    image = cluster.images.build(name)
-    cluster.load(image)
-    return image.name
+    return cluster.publish(name).name
 
 
 def _or_skip(make: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ from cluster.packages import install_packages
 from cluster.parts import cache_folder
 
 ROOT = Path(__file__).parents[2]
-IMAGES = ("worker",)
+IMAGES = ("operator", "worker")
 """Those that tests need, by the names of their Dockerfiles."""
 
 SUITE = "bookworm"

@@ -148,6 +148,10 @@ class Node:
         """The folder of containerd's blobs."""
         return self._store / "io.containerd.content.v1.content" / "blobs" / "sha256"
 
+    def tag(self, image: str, name: str) -> None:
+        """Give an image that is here one more name, in place of what had it."""
+        self.ctr("images", "tag", "--force", image, name)
+
     def offer_gpus(self, count: int) -> None:
         """Let the node advertise GPUs that it does not have, so that pods that ask for some run."""
         patch = {"status": {"capacity": {"nvidia.com/gpu": str(count)}}}

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cluster import parts
 from cluster.control_plane import ControlPlane
+from cluster.helm import Helm
 from cluster.kubectl import Kubectl, Refused
 
 from asyncrl.client import JobError, cluster
@@ -258,20 +259,6 @@ def test_a_real_api_server_takes_every_object(
         stdin=without_monitors(documents),
     )
     assert len(said.splitlines()) == len(list(yaml.safe_load_all(without_monitors(documents))))
-
-
-class Helm:
-    """helm as the administrator of one cluster, in one namespace."""
-
-    def __init__(self, program: Path, kubeconfig: Path, namespace: str) -> None:
-        self._command = [str(program), "--kubeconfig", str(kubeconfig), "-n", namespace]
-
-    def __call__(self, *words: str) -> str:
-        done = subprocess.run(
-            [*self._command, *words], capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")

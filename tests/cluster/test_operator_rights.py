@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ import pytest
 import yaml
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
-from cluster.processes import Process, answers, free_port
+from cluster.operator_process import start_operator
+from cluster.processes import Process
 
 from asyncrl.client import cluster
 
@@ -84,16 +84,8 @@ def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
     document["users"][0]["user"] = {"token": token}
     kubeconfig = tmp_path / "operator.kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(document))
-    port = free_port()
-    options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port), "--lease", "asyncrl")
-    roots = f"{ROOT / 'operator'}:{ROOT / 'crds'}"
-    process = Process(
-        "operator",
-        [sys.executable, "-m", "asyncrl_operator", *options],
-        tmp_path / "operator.log",
-        {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": roots, "POD_NAMESPACE": "ops"},
-    )
-    process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
+    log = tmp_path / "operator.log"
+    process = start_operator(kubeconfig, log, "--lease", "asyncrl", home="ops")
     yield process
     process.stop()
 

@@ -23,6 +23,7 @@ SILENCE_SECONDS = 90.0
 The API server sends a bookmark about once a minute."""
 CONNECTIONS = 512
 APPLY = "application/apply-patch+yaml"
+DRY_RUN = {"dryRun": "All"}
 JSON = "application/json"
 
 Object = dict[str, Any]
@@ -132,19 +133,26 @@ class Api:
         """A page of a list."""
         return await self._request("GET", kind, kind.path(namespace), query=query, verb="LIST")
 
-    async def create(self, kind: Kind, namespace: str, document: Object, manager: str) -> Object:
-        """Make an object. Raises ApiError 409 if there is one of the name."""
-        return await self._request(
-            "POST", kind, kind.path(namespace), query={"fieldManager": manager}, body=document
-        )
+    async def create(
+        self, kind: Kind, namespace: str, document: Object, manager: str, *, dry_run: bool = False
+    ) -> Object:
+        """Make an object, or see whether it could be. Raises ApiError 409 if the name is taken."""
+        query = {"fieldManager": manager} | (DRY_RUN if dry_run else {})
+        return await self._request("POST", kind, kind.path(namespace), query=query, body=document)
 
     async def apply(
-        self, kind: Kind, document: Object, manager: str, part: str | None = None
+        self,
+        kind: Kind,
+        document: Object,
+        manager: str,
+        part: str | None = None,
+        *,
+        dry_run: bool = False,
     ) -> Object:
         """Server-side apply, of an object or a subresource; what others set of our fields goes."""
         metadata = document["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], part)
-        query = {"fieldManager": manager, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"} | (DRY_RUN if dry_run else {})
         return await self._request(
             "PATCH", kind, path, query=query, body=document, content=APPLY, verb="APPLY"
         )

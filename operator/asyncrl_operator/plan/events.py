@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from asyncrl_api.reasons import CONDITION_MEANINGS
+from asyncrl_api.reasons import CONDITION_MEANINGS, Reason
 from asyncrl_api.status import Condition, JobStatus
 
 GOOD = {"Accepted", "QuotaReserved", "Running", "AlignmentHealthy", "Stable", "Complete"}
 """Conditions whose absence is what to be warned of; of the others it is their presence."""
+
+EXPECTED = (
+    *(Reason.STARTING, Reason.NOT_STARTED, Reason.FINISHED),
+    *(Reason.SUSPENDED_BY_USER, Reason.SPEC_CHANGED),
+)
+"""Reasons by which such a condition is False in the ordinary life of a job."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ def condition_events(before: JobStatus, after: JobStatus) -> tuple[Event, ...]:
 
 def _event(condition: Condition) -> Event:
     if condition.type in GOOD:
-        warns = condition.status == "False" and condition.reason != "Finished"
+        warns = condition.status == "False" and condition.reason not in EXPECTED
     else:
         warns = condition.type in ("Failed", "Restarting") and condition.status == "True"
     meaning = CONDITION_MEANINGS[condition.type] if condition.status == "True" else ""

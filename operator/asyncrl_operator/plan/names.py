@@ -61,6 +61,11 @@ class Owner:
         return f"{self.name}-tls"
 
     @property
+    def manifest(self) -> str:
+        """Name of the ConfigMap with the resolved manifest."""
+        return f"{self.name}-manifest"
+
+    @property
     def claim(self) -> str:
         """Name of the volume claim that is made for the job."""
         return f"{self.name}-checkpoints"

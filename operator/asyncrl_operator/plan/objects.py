@@ -69,7 +69,7 @@ def config_map(job: AsyncRLJob, owner: Owner) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.metadata(owner.manifest),
         "data": {MANIFEST_KEY: role_manifest(job)},
     }
 

@@ -38,6 +38,7 @@ from asyncrl_operator.plan.observed import Observed
 from asyncrl_operator.plan.pods import durable, role_spec
 from asyncrl_operator.plan.settings import Settings
 from asyncrl_operator.plan.status import (
+    PROBLEMS,
     actors_status,
     phase_of,
     set_health,
@@ -261,9 +262,9 @@ class _Run:
 
     def _lose(self, roles: dict[Role, RoleStatus], attempt: Attempt) -> Outcome | None:
         """Count what was lost, and say how the run ends if it was too much."""
-        if attempt.loss is not None:
-            roles["learner"] = counted(roles["learner"], attempt.loss, self._now)
-        known, loss = self._roles_before, attempt.loss
+        loss, known = attempt.loss, self._roles_before
+        if loss is not None:
+            roles["learner"] = counted(roles["learner"], loss, self._now)
         return too_many(self._job, roles, known, loss, self._observed, self._conditions)
 
     def _learner_at(self, roles: dict[Role, RoleStatus]) -> datetime | None:
@@ -274,15 +275,9 @@ class _Run:
     def _work(self, attempt: int, roles: dict[Role, RoleStatus]) -> Work:
         if self._stopping:
             return stopping_work(self._observed, self._now)
-        return running_work(
-            self._job,
-            self._owner,
-            attempt,
-            self._observed,
-            self._settings,
-            self._now,
-            learner_at=self._learner_at(roles),
-        )
+        job, owner, observed, settings = self._job, self._owner, self._observed, self._settings
+        again = self._learner_at(roles)
+        return running_work(job, owner, attempt, observed, settings, self._now, learner_at=again)
 
     def _base(self) -> tuple[Object, ...]:
         return base_objects(self._job, self._owner, self._settings)
@@ -366,9 +361,13 @@ class _Run:
 
     def _set_health(self, numbers: JobStatus) -> None:
         known = self._observed.report
-        received = known.received if known is not None else numbers.report_time
         report = None if known is None else known.report
+        received = self._received(numbers)
         set_health(self._conditions, self._job, report, received, self._settings, self._now)
+
+    def _received(self, status: JobStatus) -> datetime | None:
+        known = self._observed.report
+        return known.received if known is not None else status.report_time
 
     def _why(self, status: JobStatus, outcome: Outcome | None) -> tuple[str | None, str | None]:
         if outcome is not None:
@@ -379,6 +378,9 @@ class _Run:
             "Suspending": "Suspended",
             "Suspended": "Suspended",
         }.get(status.phase)
+        running = self._conditions.get("Running")
+        if kind == "Restarting" and running is not None and running.reason in PROBLEMS:
+            kind = "Running"  # why it was lost is in the condition; why it does not come back, here
         found = next((c for c in status.conditions if c.type == kind), None)
         return (None, None) if found is None else (found.reason, found.message or None)
 
@@ -386,7 +388,8 @@ class _Run:
         looks = [work.look_at]
         if not self._stopping:
             looks.append(next_deadline(self._job, self._active_since, self._pre_running))
-        if self._observed.report is not None:
-            stale = self._observed.report.received + stale_after(self._settings)
+        received = self._received(self._before)
+        if received is not None:
+            stale = received + stale_after(self._settings)
             looks.append(stale if stale > self._now else None)
         return min((look for look in looks if look is not None), default=None)

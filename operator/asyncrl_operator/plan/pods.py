@@ -197,7 +197,7 @@ def _probes(job: AsyncRLJob, http: int) -> dict[str, Any]:
             "periodSeconds": 1,
             "failureThreshold": start,
         },
-        "readinessProbe": {**get("/readyz"), "periodSeconds": 2, "failureThreshold": 3},
+        "readinessProbe": {**get("/readyz"), "periodSeconds": 1, "failureThreshold": 5},
         "livenessProbe": {**get("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
     }
 
@@ -232,7 +232,7 @@ def _volumes(job: AsyncRLJob, owner: Owner, role: Role) -> list[dict[str, Any]]:
         run,
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
-        {"name": "manifest", "configMap": {"name": owner.name}},
+        {"name": "manifest", "configMap": {"name": owner.manifest}},
         {
             "name": "tls",
             "secret": {

@@ -33,6 +33,10 @@ IMAGE_REASONS = (
     "ImageInspectError",
     "RegistryUnavailable",
 )
+PROBLEMS = (
+    *(Reason.PODS_REFUSED, Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.POD_BLOCKED),
+)
+"""Reasons of Running by which a run waits for somebody."""
 CRASH_LOOP = "CrashLoopBackOff"
 
 
@@ -171,6 +175,9 @@ def set_health(
     now: datetime,
 ) -> None:
     """AlignmentHealthy and Stable; Unknown once the newest report is old."""
+    fresh = received is not None and now - received <= stale_after(settings)
+    if report is None and fresh:
+        return  # an operator that has just started: what its predecessor read still holds
     if report is None or received is None:
         said: Said = ("Unknown", Reason.NO_DATA, "")
         if received is not None:
@@ -178,7 +185,7 @@ def set_health(
         conditions.set("AlignmentHealthy", said, now)
         conditions.set("Stable", said, now)
         return
-    if now - received > stale_after(settings):
+    if not fresh:
         line = f"the newest report is of {received:%Y-%m-%dT%H:%M:%SZ}"
         stale: Said = ("Unknown", Reason.STALE_REPORTS, line)
         conditions.set("AlignmentHealthy", stale, now)

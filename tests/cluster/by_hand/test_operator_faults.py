@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from cluster.by_hand.harness import (
     world,
 )
 
+from asyncrl_operator import memory, reconcile
 from asyncrl_operator.kube.client import (
     ASYNCRLJOB,
     CHILDREN,
@@ -83,7 +85,12 @@ def test_a_quota_that_is_exceeded(plane: Path, namespace: str) -> None:
     run(story())
 
 
-def test_a_name_that_somebody_else_has(plane: Path, namespace: str) -> None:
+def test_a_name_that_somebody_else_has(
+    plane: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (memory, reconcile):
+        monkeypatch.setattr(module, "REFUSED_FOR", timedelta(seconds=1))
+
     async def story() -> None:
         async with world(plane, namespace) as w:
             service = {
@@ -102,6 +109,15 @@ def test_a_name_that_somebody_else_has(plane: Path, namespace: str) -> None:
             assert known is not None
             assert "labels" not in known["metadata"], "it is left alone"
             assert not w.kubelet.pods()
+
+            # It is tried again, silently while that is of no use.
+            tries = w.requests["GET", "services"] + 2
+            await w.until("job", lambda s: w.requests["GET", "services"] >= tries, "tried again")
+            again = await w.status("job")
+            assert again.conditions == status.conditions
+            assert [reason for reason, _ in await w.events("job")].count("NameTaken") == 1
+            await w.api.delete(SERVICE, namespace, "job")
+            await w.until("job", lambda s: s.phase == "Running", "it runs with the name free", 60)
 
     run(story())
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from cluster.by_hand.harness import World, name, run, running, world
-from cluster.operator_process import operator_process
+from cluster.operator_process import start_operator
+from cluster.processes import Process
 
 
 def leads(log: Path) -> bool:
@@ -47,11 +47,11 @@ def test_the_second_operator_takes_over_from_one_that_dies_and_from_one_that_end
             await w.kill()
             with ExitStack() as stack:
 
-                def start(log: Path) -> subprocess.Popen[bytes]:
-                    operator = operator_process(
-                        plane, namespace, "worker:test", log, "--lease", "asyncrl"
-                    )
-                    return stack.enter_context(operator)
+                def start(log: Path) -> Process:
+                    options = ("--namespace", namespace, "--lease", "asyncrl")
+                    process = start_operator(plane, log, *options, home=namespace)
+                    stack.callback(process.stop)
+                    return process
 
                 first = start(logs[0])
                 await until_leads(logs[0], 30)
@@ -67,10 +67,9 @@ def test_the_second_operator_takes_over_from_one_that_dies_and_from_one_that_end
 
                 start(logs[2])
                 assert not leads(logs[2])
-                second.terminate()
+                second.stop()
                 took = await until_leads(logs[2], 60)
                 assert took < 10, "the Lease is given back"
-                second.wait(20)
                 await lose_learner(w, 2)
                 status = await w.status("job")
                 assert status.roles[1].disruptions == 2

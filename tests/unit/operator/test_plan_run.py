@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.operator.worlds import Life, applied, at, deleted
+from unit.operator.worlds import START, Life, applied, at, deleted
 
 from asyncrl_api.exits import Note
 from asyncrl_api.status import LearnerReport, StabilityStatus, TrainingStatus
@@ -198,6 +198,21 @@ def test_lost_actors_are_replaced_once_and_then_left_to_the_back_off() -> None:
     assert not made.create_pods
     assert made.look_at == at(20)
     assert life.step(20).create_pods
+
+
+def test_an_actor_that_was_scaled_away_and_comes_again_is_not_made_twice() -> None:
+    life = Life()
+    life.run()
+    for replicas in (1, 2):
+        life.spec = {**life.spec, "actors": {"replicas": replicas}}
+        life.generation += 1
+        life.step(10)
+        life.change("actor-1", deleted=at(20))
+        life.step(11)
+    made = life.step(12)
+    assert life.jobs["actor"].completions == 2
+    assert not made.create_pods, "the Job controller makes it, at once"
+    assert not made.events
 
 
 def test_actors_that_never_were_ready_are_not_replaced_out_of_turn() -> None:
@@ -459,6 +474,20 @@ def test_old_reports_turn_the_conditions_unknown_and_the_numbers_stay() -> None:
     assert life.condition("Stable") == ("True", "Healthy")
 
 
+def test_a_new_operator_trusts_what_its_predecessor_read_until_it_is_old() -> None:
+    life = Life()
+    life.run()
+    with_report(life, received=10, update=5)
+    life.step(10)
+    life.observed = replace(life.observed, report=None)
+    made = life.step(12)
+    assert life.condition("Stable") == ("True", "Healthy")
+    assert not made.events
+    assert made.look_at is not None
+    life.step((made.look_at - START).total_seconds() + 1)
+    assert life.condition("Stable") == ("Unknown", "StaleReports")
+
+
 def test_why_pods_do_not_start() -> None:
     life = Life()
     life.step()
@@ -479,6 +508,29 @@ def test_why_pods_do_not_start() -> None:
         "PodsRefused",
         "actors: exceeded quota: cpu",
     )
+
+
+def test_why_a_lost_role_does_not_come_back() -> None:
+    life = Life()
+    life.run()
+    life.change("learner-0", deleted=at(40))
+    life.step(10)
+    del life.pods["learner-0"]
+    life.step(20)
+    assert (life.phase, life.known.reason) == ("Restarting", "LearnerLost")
+    life.add("learner", ready=False, phase="Pending", unschedulable="0/1 nodes are available")
+    life.step(21)
+    assert (life.phase, life.known.reason) == ("Restarting", "Unschedulable")
+    assert life.known.message == "learner-0: 0/1 nodes are available"
+    assert life.condition("Restarting") == ("True", "LearnerLost")
+
+
+def test_an_ordinary_start_warns_of_nothing_and_a_problem_does() -> None:
+    life = Life()
+    assert {event.kind for event in life.step().events} == {"Normal"}
+    life.add("learner", ready=False, phase="Pending", unschedulable="no node")
+    told = {event.reason: event.kind for event in life.step(1).events}
+    assert told == {"Unschedulable": "Warning"}
 
 
 def test_a_wrong_manifest_makes_nothing_and_names_the_field() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from asyncrl_api.status import JobStatus
+from asyncrl_operator.memory import Memory
 from asyncrl_operator.plan.names import ROLES, Role
 from asyncrl_operator.plan.observed import Ending, Observed, Pod, RoleJob, parse_job
 from asyncrl_operator.plan.plan import Plan, plan
@@ -41,6 +42,7 @@ class Life:
         self.observed = Observed()
         self.now = 0.0
         self._uids = 0
+        self._memory = Memory("job-uid")
 
     @property
     def resource(self) -> dict[str, Any]:
@@ -59,7 +61,13 @@ class Life:
         }
 
     def world(self) -> Observed:
-        return replace(self.observed, jobs=dict(self.jobs), pods=tuple(self.pods.values()))
+        self._see()
+        seen = self._memory.seen_ready()
+        pods = tuple(self.pods.values())
+        return replace(self.observed, jobs=dict(self.jobs), pods=pods, seen_ready=seen)
+
+    def _see(self) -> None:
+        self._memory.see(self.jobs, tuple(self.pods.values()))
 
     def look(self, seconds: float | None = None) -> Plan:
         """Plan, and keep the status."""
@@ -102,8 +110,6 @@ class Life:
         job = parse_job(stored)
         assert job is not None
         self.jobs[role] = job
-        seen = {**self.observed.seen_ready, role: frozenset[int]()}
-        self.observed = replace(self.observed, seen_ready=seen)
 
     def run(self) -> None:
         """Bring every pod up, ready."""
@@ -130,10 +136,7 @@ class Life:
             node="node-1",
         )
         self.pods[f"{role}-{index}"] = pod = replace(pod, **more)
-        seen = dict(self.observed.seen_ready)
-        if pod.ready:
-            seen[role] = seen.get(role, frozenset()) | {index}
-        self.observed = replace(self.observed, seen_ready=seen)
+        self._see()
         return pod
 
     def change(self, process: str, **more: Any) -> None:

@@ -1,0 +1,1 @@
+"""Jobs that train in real pods, with the operator that Helm installed."""
