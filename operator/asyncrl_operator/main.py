@@ -130,8 +130,7 @@ async def serve(
         watching, synced, leading = asyncio.Event(), asyncio.Event(), asyncio.Event()
         lease = None
         if options.lease is not None:
-            holder = f"{socket.gethostname()}_{uuid.uuid4()}"
-            lease = Lease(api, _own_namespace(), options.lease, holder)
+            lease = Lease(api, _own_namespace(), options.lease, _holder())
 
         async def lead() -> None:
             await synced.wait()
@@ -231,6 +230,12 @@ def _own_namespace() -> str:
         return OWN_NAMESPACE.read_text().strip()
     except OSError:
         return os.environ.get("POD_NAMESPACE", "default")
+
+
+def _holder() -> str:
+    """Of a Lease. A pod's container that is restarted goes on with the one it had."""
+    name = socket.gethostname()
+    return name if OWN_NAMESPACE.exists() else f"{name}_{uuid.uuid4()}"
 
 
 async def _run(options: Options) -> int:
