@@ -119,8 +119,13 @@ def test_who_lowers_the_limit_waits_for_the_next_loss() -> None:
     for second in (1000, 2000):
         lose_learner(life, second)
         bring_back(life, second + 5)
+        lose_server(life, second + 10)
+        life.step()
+        life.add("parameter-server")
+        life.step()
     life.spec["runPolicy"] = {"disruptionLimit": 1}
     life.step(2500)
+    assert [role.disruptions for role in life.known.roles] == [0, 2, 2]
     assert life.phase == "Running"
     lose_learner(life, 3000)
     assert life.known.reason == "DisruptionLimitExceeded"
@@ -196,6 +201,31 @@ def test_a_learner_that_begins_anew_says_so_for_as_long_as_it_waits() -> None:
     assert "learner" not in life.jobs
     life.step(30)
     assert "learner" in life.jobs
+
+
+def test_why_it_was_lost_stays_said_while_the_old_job_is_still_seen() -> None:
+    life = Life({"checkpoint": {}})
+    life.run()
+    lose_learner(life, 10)
+    for process in ("learner-0", "parameter-server-0"):
+        life.pods.pop(process)
+    life.step(11)
+    life.add("learner")
+    life.add("parameter-server")
+    life.step(12)
+    life.change("learner-0", ready=False, deleted=at(50), disruption=PREEMPTED)
+    life.look(20)
+    said = message(life)
+    assert "starts again at 2026-01-01T00:00:30Z" in said
+    made = life.look(21)
+    assert set(deleted(made)) == {"job-learner", "job-parameter-server"}
+    gone = [life.jobs["learner"], life.jobs["parameter-server"]]
+    life.jobs |= {job.role: replace(job, deleting=True) for job in gone}
+    life.change("parameter-server-0", ready=False, deleted=at(50))
+    made = life.look(22)
+    assert life.condition("Restarting") == ("True", "CheckpointGone")
+    assert message(life) == said
+    assert not made.events
 
 
 def test_a_parameter_server_that_is_lost_meanwhile_does_not_hide_the_wait() -> None:
