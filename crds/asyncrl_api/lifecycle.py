@@ -162,6 +162,15 @@ class RunPolicy(Model):
     backoff_limit: int = option(
         6, "Restarts of one role after which the run fails.", unit="restarts", ge=0, le=10_000
     )
+    disruption_limit: int | None = option(
+        None,
+        "Losses of the learner, or of the parameter server, from outside, such as evictions and "
+        "lost nodes, over the whole run, after which it fails; null for no limit. Those of actors "
+        "do not count. Not used on one machine.",
+        unit="disruptions",
+        ge=0,
+        le=10**6,
+    )
     ttl_seconds_after_finished: int | None = option(
         None,
         "Delete the job this long after it finished; null to keep it.",

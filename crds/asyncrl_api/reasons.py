@@ -117,6 +117,10 @@ class Reason(StrEnum):
         "BackoffLimitExceeded",
         "A role was restarted runPolicy.backoffLimit times and ended again.",
     )
+    DISRUPTION_LIMIT_EXCEEDED = (
+        "DisruptionLimitExceeded",
+        "The learner or the parameter server was lost runPolicy.disruptionLimit times, and again.",
+    )
     DEADLINE_EXCEEDED = (
         "DeadlineExceeded",
         "runPolicy.activeDeadlineSeconds or preRunningDeadlineSeconds have passed.",

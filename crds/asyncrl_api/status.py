@@ -139,6 +139,14 @@ class RoleStatus(Section):
         0, "Failures in a row; ten minutes without one clear them.", unit="failures", ge=0
     )
     failed_at: Time | None = option(None, "When the newest of them happened.")
+    losses: int = option(
+        0,
+        "Attempts of the learner lost in a row, each of which the next one waits longer for; ten "
+        "minutes without one clear them.",
+        unit="attempts",
+        ge=0,
+    )
+    lost_at: Time | None = option(None, "When the newest of them was lost.")
     counted: Counted = option(
         Counted, "What restarts and disruptions already contain of the processes that exist."
     )

@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from asyncrl_operator.endpoint import endpoint
 from asyncrl_operator.handlers import run_kopf
 from asyncrl_operator.jobs import Jobs
 from asyncrl_operator.kube.client import ASYNCRLJOB, Api, ApiError
+from asyncrl_operator.lease import Lease, LeaseLost
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.plan.settings import DEFAULT_WORKER_IMAGE, Settings
 from asyncrl_operator.reconcile import Reconciler
@@ -47,6 +50,7 @@ class Options:
     host: str
     metrics_port: int
     report_interval: float
+    lease: str | None = None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -80,6 +84,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         default=5.0,
         help="seconds between reports of a learner, and so between writes of a status",
     )
+    parser.add_argument(
+        "--lease",
+        metavar="NAME",
+        help="of the operators that share the Lease NAME in their namespace one works, and the "
+        "others stand by; without, this one is taken to be the only one",
+    )
     known = parser.parse_args(arguments)
     given = environment.get("ASYNCRL_NAMESPACES", "")
     namespaces = known.namespace or [name for name in given.split(",") if name]
@@ -92,6 +102,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         host=known.metrics_host,
         metrics_port=known.metrics_port,
         report_interval=known.report_interval,
+        lease=known.lease,
     )
 
 
@@ -116,7 +127,19 @@ async def serve(
         children = Children(api, namespaces, queue.add)
         reports = Reports(options.report_interval, queue.add)
         reconciler = Reconciler(api, jobs, children, reports, metrics, settings)
-        watching, synced = asyncio.Event(), asyncio.Event()
+        watching, synced, leading = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        lease = None
+        if options.lease is not None:
+            lease = Lease(api, _own_namespace(), options.lease, _holder())
+
+        async def lead() -> None:
+            await synced.wait()
+            if lease is not None:
+                await lease.acquire()
+                log.info("event=leading lease=%s", options.lease)
+            metrics.leading.set(1)
+            leading.set()
+            await (stop.wait() if lease is None else lease.keep())
 
         async def work() -> None:
             # A decision from half a picture could make pods twice.
@@ -124,6 +147,10 @@ async def serve(
             await watching.wait()
             synced.set()
             log.info("event=ready")
+            await leading.wait()
+            if lease is not None:
+                # What the holder before wrote last may not have come by the watch yet.
+                await jobs.list(api, namespaces)
             await reconciler.run(queue)
 
         log.info(
@@ -142,6 +169,7 @@ async def serve(
                 asyncio.create_task(children.run(), name="children"),
                 asyncio.create_task(run_kopf(jobs, namespaces, watching, stop), name="kopf"),
                 asyncio.create_task(jobs.resync(api, namespaces), name="resync"),
+                asyncio.create_task(lead(), name="lease"),
                 asyncio.create_task(work(), name="reconciler"),
                 asyncio.create_task(stop.wait(), name="stop"),
             ]
@@ -155,6 +183,8 @@ async def serve(
                     part.cancel()
                 await asyncio.gather(*parts, return_exceptions=True)
                 await reports.close()
+                if lease is not None:
+                    await lease.release()
 
 
 class Unusable(Exception):
@@ -202,6 +232,12 @@ def _own_namespace() -> str:
         return os.environ.get("POD_NAMESPACE", "default")
 
 
+def _holder() -> str:
+    """Of a Lease. A pod's container that is restarted goes on with the one it had."""
+    name = socket.gethostname()
+    return name if OWN_NAMESPACE.exists() else f"{name}_{uuid.uuid4()}"
+
+
 async def _run(options: Options) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -209,7 +245,7 @@ async def _run(options: Options) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         await serve(options, stop)
-    except Unusable as error:
+    except (Unusable, LeaseLost) as error:
         log.error('event=failed error="%s"', error)
         return 1
     except (ApiError, ConfigException, OSError) as error:

@@ -82,6 +82,11 @@ class OperatorMetrics:
         self.queue_depth = Gauge(
             "asyncrl_operator_queue_depth", "Jobs that wait for a worker.", registry=registry
         )
+        self.leading = Gauge(
+            "asyncrl_operator_leading",
+            "1 where this operator works, 0 where it stands by for another that does.",
+            registry=registry,
+        )
         self.api_requests = Counter(
             "asyncrl_operator_api_requests",
             "Requests to the API server; code 0 is no answer.",

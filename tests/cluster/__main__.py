@@ -115,8 +115,8 @@ def down(options: argparse.Namespace) -> int:
 
 def build_all(options: argparse.Namespace) -> int:
     """Build every part and image that a test run here needs."""
-    build(parts.control_plane(), parts.ETCD, parts.HELM, parts.KWOK)
-    build(parts.api_server(parts.OLDEST_KUBERNETES))
+    build(parts.control_plane(), parts.control_plane(parts.OLDEST_KUBERNETES))
+    build(parts.ETCD, parts.HELM, parts.KWOK, parts.MONITORING, parts.PROMTOOL)
     try:
         require_node()
     except Unavailable as error:

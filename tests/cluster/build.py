@@ -43,7 +43,7 @@ def build(*parts: Part) -> None:
 
 
 def _built(part: Part) -> bool:
-    return all(part.program(command).is_file() for command in part.commands)
+    return all(part.program(name).is_file() for name in (*part.commands, *part.files))
 
 
 def _build(part: Part) -> None:
@@ -52,28 +52,31 @@ def _build(part: Part) -> None:
         module, programs = Path(temporary, "module"), Path(temporary, "programs")
         module.mkdir()
         programs.mkdir()
-        (module / "go.mod").write_text(_module_file(part, module))
-        _go(module, "mod", "tidy")
+        name = f"{part.module}@{part.version}"
+        downloaded = json.loads(_go(module, "mod", "download", "-json", name))
+        for file, path in part.files.items():
+            shutil.copyfile(Path(downloaded["Dir"], path), programs / file)
+        if part.commands:
+            (module / "go.mod").write_text(_module_file(part, module, downloaded["GoMod"]))
+            _go(module, "mod", "tidy")
         flags = [f"-X {variable}={value}" for variable, value in part.variables]
         for command, package in part.commands.items():
             linker = " ".join(["-s", "-w", *flags])
             output = str(programs / command)
-            _go(module, "build", "-trimpath", "-ldflags", linker, "-o", output, package)
+            options = ("-trimpath", "-tags", part.tags, "-ldflags", linker)
+            _go(module, "build", *options, "-o", output, package)
         if part.folder.exists():
             shutil.rmtree(part.folder)
         programs.rename(part.folder)
 
 
-def _module_file(part: Part, folder: Path) -> str:
+def _module_file(part: Part, folder: Path, theirs_at: str) -> str:
     """A go.mod that requires the part and names its commands as tools.
 
     Of the part's own go.mod it takes over the language version and the runtime's settings, which
     hold for the main module only, and so do its replacements.
     """
-    downloaded = json.loads(
-        _go(folder, "mod", "download", "-json", f"{part.module}@{part.version}")
-    )
-    theirs: dict[str, Any] = json.loads(_go(folder, "mod", "edit", "-json", downloaded["GoMod"]))
+    theirs: dict[str, Any] = json.loads(_go(folder, "mod", "edit", "-json", theirs_at))
     lines = ["module cluster", f"go {theirs['Go']}"]
     lines += [f"godebug {entry['Key']}={entry['Value']}" for entry in theirs.get("Godebug") or ()]
     lines += [f"require {part.module} {part.version}"]

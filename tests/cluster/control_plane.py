@@ -21,8 +21,9 @@ READY = 300.0
 class ControlPlane:
     """A running control plane. Its state is below `folder` and goes with it.
 
-    Listens on the host's address of `network` only. `version` is that of the API server; the other
-    programs are of `parts.KUBERNETES`. Raises NotReady, BuildError.
+    Listens on the host's address of `network` only. `version` is that of every program but etcd:
+    the scheduler of another version asks for what an older API server does not know, and binds no
+    pod. Raises NotReady, BuildError.
     """
 
     def __init__(
@@ -33,19 +34,16 @@ class ControlPlane:
         self.network = network
         self.version = version
         self._processes: list[Process] = []
-        self._tools = parts.control_plane()
-        self._api_server = self._tools
-        if version != parts.KUBERNETES:
-            self._api_server = parts.api_server(version)
+        self._programs = parts.control_plane(version)
         self.authority = Authority(folder / "certificates")
         self.url = f"https://{network.host}:{free_port(network.host)}"
         admin = self.authority.issue("admin", groups=["system:masters"])
         self.kubeconfig = self.user("admin", admin)
-        self.kubectl = Kubectl(self.kubeconfig)
+        self.kubectl = Kubectl(self.kubeconfig, version)
 
     def start(self, *, controllers: bool = True) -> None:
         """Build what is missing and start; return when every program is ready."""
-        build(self._tools, self._api_server, parts.ETCD)
+        build(self._programs, parts.ETCD)
         try:
             self._start_api_server(self._start_etcd())
             if controllers:
@@ -102,7 +100,7 @@ class ControlPlane:
         loopback = network == LOOPBACK
         process = self._run(
             "kube-apiserver",
-            self._api_server.program("kube-apiserver"),
+            self._programs.program("kube-apiserver"),
             f"--etcd-servers={etcd}",
             f"--bind-address={network.host}",
             f"--advertise-address={network.host}",
@@ -151,7 +149,7 @@ class ControlPlane:
         pair = self.authority.issue(f"{name}-server", addresses=["127.0.0.1"])
         process = self._run(
             name,
-            self._tools.program(name),
+            self._programs.program(name),
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}",

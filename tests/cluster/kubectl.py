@@ -20,8 +20,8 @@ class Refused(RuntimeError):
 class Kubectl:
     """Runs kubectl with a kubeconfig: `kubectl("get", "pods", "-A")` returns what it prints."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        part = parts.control_plane()
+    def __init__(self, kubeconfig: Path, version: str = parts.KUBERNETES) -> None:
+        part = parts.control_plane(version)
         build(part)
         self.program = part.program("kubectl")
         self.kubeconfig = kubeconfig

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 READY_SECONDS = 120.0
 
 
-def start_operator(kubeconfig: Path, log: Path, *options: str) -> Process:
-    """An operator that is ready; `stop` ends it. Raises NotReady."""
+def start_operator(kubeconfig: Path, log: Path, *options: str, home: str = "default") -> Process:
+    """An operator in the namespace `home` that is ready; `stop` ends it. Raises NotReady."""
     port = free_port()
     process = Process(
         "operator",
@@ -22,7 +22,11 @@ def start_operator(kubeconfig: Path, log: Path, *options: str) -> Process:
             *options,
         ],
         log,
-        {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'crds'}"},
+        {
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAMESPACE": home,
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'crds'}",
+        },
     )
     process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), READY_SECONDS)
     return process

@@ -7,23 +7,24 @@ proxy is needed: no container engine, no image registry.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 KUBERNETES = "v1.37.2"
 """The version that the tests run on."""
 
 OLDEST_KUBERNETES = "v1.34.4"
-"""The oldest version that the API tests run on once more."""
+"""The oldest version that tests of the API and of the operator run on once more."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One program, or several of one module.
+    """One program, or several of one module, or files of it.
 
-    `module` is the module's path, `commands` maps a program's name to its package. `staging` says
-    that the module replaces others by folders of its own (as Kubernetes does), which a module that
-    depends on it must replace by their published versions.
+    `module` is the module's path, `commands` maps a program's name to its package, `files` a file's
+    name to its path in the module. `staging` says that the module replaces others by folders of its
+    own (as Kubernetes does), which a module that depends on it must replace by their published
+    versions.
     """
 
     name: str
@@ -33,6 +34,9 @@ class Part:
     staging: bool = False
     variables: tuple[tuple[str, str], ...] = ()
     """Values set by the linker: variable, value."""
+    files: dict[str, str] = field(default_factory=dict)
+    tags: str = ""
+    """Build tags."""
 
     @property
     def folder(self) -> Path:
@@ -40,7 +44,7 @@ class Part:
         return cache_folder() / f"{self.name}-{self.version}"
 
     def program(self, name: str) -> Path:
-        """The path of one of its programs, built or not."""
+        """The path of one of its programs or files, built or not."""
         return self.folder / name
 
 
@@ -67,11 +71,6 @@ def control_plane(version: str = KUBERNETES) -> Part:
     return _kubernetes("kubernetes", version, commands)
 
 
-def api_server(version: str) -> Part:
-    """The API server alone, for tests against another version."""
-    return _kubernetes("kubernetes-api", version, ("kube-apiserver",))
-
-
 def node(version: str = KUBERNETES) -> Part:
     """What a node adds."""
     return _kubernetes("kubernetes-node", version, ("kubelet", "kube-proxy"))
@@ -82,6 +81,23 @@ HELM = Part("helm", "helm.sh/helm/v3", "v3.19.2", {"helm": "helm.sh/helm/v3/cmd/
 KWOK = Part("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 COREDNS = Part(
     "coredns", "github.com/coredns/coredns", "v1.14.5", {"coredns": "github.com/coredns/coredns"}
+)
+_CRDS = "example/prometheus-operator-crd/monitoring.coreos.com_"
+MONITORING = Part(
+    "prometheus-operator",
+    "github.com/prometheus-operator/prometheus-operator",
+    "v0.85.0",
+    {},
+    files={f"{kind}.yaml": f"{_CRDS}{kind}.yaml" for kind in ("podmonitors", "prometheusrules")},
+)
+"""Definitions of the objects that the chart makes for the Prometheus operator."""
+PROMTOOL = Part(
+    "promtool",
+    "github.com/prometheus/prometheus",
+    "v0.316.0",
+    {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    # Without the clients of every cloud.
+    tags="remove_all_sd",
 )
 
 PACKAGES = {

@@ -46,6 +46,7 @@ EVERYTHING: Values = {
         }
     ],
     "priorityClassName": "system-cluster-critical",
+    "replicas": 2,
     "podLabels": {"team": "rl", "app.kubernetes.io/name": "not-this"},
     "podAnnotations": {"a": "b"},
     "networkPolicy": {
@@ -105,6 +106,7 @@ def combinations() -> Iterator[Values]:
                 "rbac": {"create": create, "aggregate": aggregate},
                 "serviceAccount": {"create": account},
                 "networkPolicy": {"enabled": policy},
+                "replicas": 1 + account,
             }
     for watched, (install, keep) in itertools.product(namespaces, crds):
         for monitor, jobs in [(True, True), (True, False), (False, True)]:
@@ -125,6 +127,8 @@ def expected_kinds(values: Values) -> list[str]:
         found.append("ServiceAccount")
     if values.get("crds", {"install": True})["install"]:
         found.append("CustomResourceDefinition")
+    found += ["Role", "RoleBinding"] if rbac["create"] else []
+    found += ["PodDisruptionBudget"] if values.get("replicas", 1) > 1 else []
     if rbac["create"] and watched:
         found += ["Role", "RoleBinding"] * len(watched)
     if rbac["create"] and not watched:
@@ -202,6 +206,7 @@ def test_labels_of_users_do_not_replace_those_that_selectors_rest_on(
         ({"image": {"digest": "sha256:12"}}, "/image/digest"),
         ({"image": {"repository": ""}}, "/image/repository"),
         ({"logLevel": "chatty"}, "/logLevel"),
+        ({"replicas": 0}, "/replicas"),
         ({"reportIntervalSeconds": 0}, "/reportIntervalSeconds"),
         ({"crds": {"install": "yes"}}, "/crds/install"),
         ({"networkPolicy": {"apiServerPorts": [70_000]}}, "/networkPolicy/apiServerPorts/0"),
@@ -398,8 +403,11 @@ def test_the_operator_may_do_its_work_and_nothing_else(
         ("get", "namespaces"),
         ("create", "serviceaccounts/token"),
         ("impersonate", "users"),
+        ("get", "leases.coordination.k8s.io"),
     ]
-    rules = {(OPERATOR, *rule, None): True for rule in may}
+    rules: dict[Question, bool] = {(OPERATOR, *rule, None): True for rule in may}
+    for namespace, granted in (("ops", True), ("team", False)):
+        rules[OPERATOR, "create", "leases.coordination.k8s.io", namespace] = granted
     check(installed(), rules | {(OPERATOR, *rule, None): False for rule in may_not})
 
 

@@ -84,7 +84,8 @@ def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
     document["users"][0]["user"] = {"token": token}
     kubeconfig = tmp_path / "operator.kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(document))
-    process = start_operator(kubeconfig, tmp_path / "operator.log")
+    log = tmp_path / "operator.log"
+    process = start_operator(kubeconfig, log, "--lease", "asyncrl", home="ops")
     yield process
     process.stop()
 
@@ -97,8 +98,9 @@ def until(find: Callable[[], Any], what: str) -> None:
 
 
 def granted(kubectl: Kubectl) -> set[Right]:
-    """What the ClusterRole of the operator lets it do."""
+    """What the ClusterRole of the operator, and its Role for the Lease, let it do."""
     rules = kubectl.get("clusterrole", "asyncrl")["rules"]
+    rules += kubectl.get("-n", "ops", "role", "asyncrl-lease")["rules"]
     return {
         (group, resource, verb)
         for rule in rules

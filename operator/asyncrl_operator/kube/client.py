@@ -73,6 +73,7 @@ CLAIM = Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims")
 NODE = Kind("Node", "v1", "nodes")
 EVENT = Kind("Event", "v1", "events")
 NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
+LEASE = Kind("Lease", "coordination.k8s.io/v1", "leases")
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")
 
 CHILDREN = (JOB, POD, SERVICE, CONFIG_MAP, CLAIM, NETWORK_POLICY, DISRUPTION_BUDGET)
@@ -155,6 +156,12 @@ class Api:
         return await self._request(
             "PATCH", kind, path, query=query, body=document, content=APPLY, verb="APPLY"
         )
+
+    async def replace(self, kind: Kind, document: Object) -> Object:
+        """Put an object in the place of the one read. Raises ApiError 409 if it has changed."""
+        metadata = document["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", kind, path, body=document)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background exactly this object, if it is still there."""

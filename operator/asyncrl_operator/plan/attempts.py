@@ -14,6 +14,7 @@ from asyncrl_api.exits import Note
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_operator.plan.failures import explain_pod
+from asyncrl_operator.plan.losses import Loss
 from asyncrl_operator.plan.names import ROLES, Owner, Role
 from asyncrl_operator.plan.objects import (
     Object,
@@ -47,39 +48,48 @@ class Work:
     look_at: datetime | None = None
 
 
-def next_attempt(
-    job: AsyncRLJob, attempt: int, observed: Observed, *, stopping: bool
-) -> tuple[int, Note | None]:
-    """The attempt that the learner should be in, and why it is a new one if not for a stop."""
+@dataclass(frozen=True)
+class Attempt:
+    """The attempt that the learner should be in."""
+
+    number: int
+    why: Note | None = None
+    """Why it is a new one, if not for a stop."""
+    loss: Loss | None = None
+    """By what the one before was lost, if it was."""
+
+
+def next_attempt(job: AsyncRLJob, attempt: int, observed: Observed, *, stopping: bool) -> Attempt:
+    """The attempt that follows from what is observed."""
     current = observed.jobs.get("learner")
     if current is None:
-        return attempt, None
+        return Attempt(attempt)
     attempt = max(attempt, current.attempt)
     if current.attempt < attempt:
-        return attempt, None
+        return Attempt(attempt)
     if stopping:
-        return attempt + 1, None
+        return Attempt(attempt + 1)
     if current.template_hash != template_hash(job, "learner"):
-        return attempt + 1, Note(Reason.SPEC_CHANGED, "the learner restarts with its new spec")
-    lost = _lost_learner(current, observed)
-    if lost is None:
-        return attempt, None
-    if durable(job):
-        return attempt + 1, Note(Reason.LEARNER_LOST, lost)
-    return attempt + 1, Note(Reason.CHECKPOINT_GONE, lost)
+        line = "the learner restarts with its new spec"
+        return Attempt(attempt + 1, Note(Reason.SPEC_CHANGED, line))
+    loss = _lost_learner(current, observed)
+    if loss is None:
+        return Attempt(attempt)
+    reason = Reason.LEARNER_LOST if durable(job) else Reason.CHECKPOINT_GONE
+    return Attempt(attempt + 1, Note(reason, loss.message), loss)
 
 
-def _lost_learner(current: RoleJob, observed: Observed) -> str | None:
+def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     pods = observed.current("learner")
     lost = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
     if lost:
-        return explain_pod(lost[0])
+        return Loss(explain_pod(lost[0]), by_itself=all(pod.failed_by_itself for pod in lost))
     if current.deleting:
-        return "learner-0: its Job was deleted"
+        return Loss("learner-0: its Job was deleted")
     seen = observed.seen_ready.get("learner", frozenset())
     missing = sorted(seen - {pod.index for pod in pods} - current.completed_indexes)
     if missing:
-        return f"learner-{missing[0]}: its pod is gone"
+        return Loss(f"learner-{missing[0]}: its pod is gone")
     return None
 
 
@@ -90,8 +100,9 @@ def running_work(
     observed: Observed,
     settings: Settings,
     now: datetime,
+    learner_at: datetime | None = None,
 ) -> Work:
-    """The Jobs of a run that goes on."""
+    """The Jobs of a run that goes on; a learner that is not there begins at `learner_at`."""
     apply: list[Object] = []
     delete: list[Reference] = []
     pods: list[Object] = []
@@ -101,6 +112,8 @@ def running_work(
         current = observed.jobs.get(role)
         if current is None:
             wait = _until_gone(observed.pods_of(role), now)
+            if wait is None and role == "learner":
+                wait = learner_at
             if wait is None:
                 apply.append(role_job(job, owner, role, attempt, settings))
             else:

@@ -90,6 +90,7 @@ def _too_many_failures(
             for pod in observed.current(role)
             # Actors fail one by one: many that failed once are not one that failed often.
             if pod.restarts > (limit if role == "actor" else 0)
+            or (pod.failed_by_itself and role != "actor")
         ]
         worst = max(failed, key=lambda pod: pod.restarts, default=None)
         if worst is not None:

@@ -39,8 +39,14 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
     failed = [pod for pod in pods if pod.restarts and _failed(pod.newest_ending)]
     if new_restarts and failed:
         newest = max((_finished(pod) for pod in failed), default=None)
-        failures = _in_a_row(failures, failed_at, newest) + new_restarts
+        failures = in_a_row(failures, failed_at, newest) + new_restarts
         failed_at = newest
+    lost = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    newest_lost = max(lost, key=lambda pod: pod.created, default=None)
+    if new_losses and newest_lost is not None and newest_lost.failed_by_itself:
+        finished = _finished(newest_lost)
+        failures = in_a_row(failures, failed_at, finished) + new_losses
+        new_restarts, new_losses, failed_at = new_restarts + new_losses, 0, finished
     return RoleStatus(
         name=ROLE_NAMES[role],
         desired=desired,
@@ -49,11 +55,14 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
         disruptions=before.disruptions + new_losses,
         failures=failures,
         failed_at=failed_at,
+        losses=before.losses,
+        lost_at=before.lost_at,
         counted=Counted(restarts=restarts, losses=losses),
     )
 
 
-def _in_a_row(failures: int, last: datetime | None, now: datetime | None) -> int:
+def in_a_row(failures: int, last: datetime | None, now: datetime | None) -> int:
+    """How many of the failures so far are in a row with one of now."""
     if last is None or now is None or (now - last).total_seconds() > FAILURE_MEMORY_SECONDS:
         return 0
     return failures

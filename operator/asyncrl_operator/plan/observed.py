@@ -99,6 +99,13 @@ class Pod:
         return self.deleted is None and self.phase in ("Pending", "Running", "Unknown")
 
     @property
+    def failed_by_itself(self) -> bool:
+        """Whether its process failed it, by a limit of its own, and nothing from outside."""
+        outside = self.deleted is not None or self.disruption is not None
+        failed = self.ended is not None and self.ended.verdict is Verdict.RETRY
+        return self.phase == "Failed" and failed and not outside
+
+    @property
     def done(self) -> bool:
         """Whether its process has ended well, and for good."""
         return self.ended is not None and self.ended.verdict is Verdict.DONE

@@ -21,6 +21,7 @@ from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, RoleStatus
 from asyncrl_operator.plan.attempts import (
+    Attempt,
     Work,
     next_attempt,
     running_work,
@@ -30,6 +31,7 @@ from asyncrl_operator.plan.attempts import (
 from asyncrl_operator.plan.ending import Outcome, clean_up, conclude, next_deadline
 from asyncrl_operator.plan.events import Event, condition_events
 from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
+from asyncrl_operator.plan.losses import cleared, counted, next_start, too_many
 from asyncrl_operator.plan.names import ROLES, Owner, Role
 from asyncrl_operator.plan.objects import Object, Reference, base_objects, role_job
 from asyncrl_operator.plan.observed import Observed
@@ -192,18 +194,18 @@ class _Run:
             )
             if outcome is not None and outcome.phase == "Suspended":
                 self._held = self._stopping = True
-        attempt, why = self._before.attempt, None
+        attempt = Attempt(self._before.attempt)
         if outcome is None or outcome.phase == "Suspended":
-            attempt, why = next_attempt(self._job, attempt, self._observed, stopping=self._stopping)
-        if why is not None and why.reason != Reason.SPEC_CHANGED:
-            learner = roles["learner"]
-            update = {"disruptions": learner.disruptions + 1}
-            roles["learner"] = learner.model_copy(update=update)
-        status = self._status(roles, attempt, why, outcome)
+            attempt = next_attempt(
+                self._job, attempt.number, self._observed, stopping=self._stopping
+            )
+        if outcome is None and not self._stopping:
+            outcome = self._lose(roles, attempt)
+        status = self._status(roles, attempt, outcome)
         events = condition_events(self._before, status)
         if outcome is not None and outcome.phase != "Suspended":
             return Plan(status, events, look_at=self._now)
-        work = self._work(attempt)
+        work = self._work(attempt.number, roles)
         lost = tuple(
             Event("Warning", Reason.ACTOR_LOST, line)
             for role, _, line in work.replaced
@@ -249,19 +251,33 @@ class _Run:
         return running.status != "True" and running.last_transition_time <= since
 
     def _count(self) -> dict[Role, RoleStatus]:
-        counted = {}
+        found = {}
         for role in ROLES:
             desired = 0 if self._stopping else role_spec(self._job, role).replicas
             before = self._roles_before.get(role)
-            counted[role] = count(role, before, self._observed, desired)
-        return counted
+            found[role] = count(role, before, self._observed, desired)
+        if self._stopping:
+            found["learner"] = cleared(found["learner"])
+        return found
 
-    def _work(self, attempt: int) -> Work:
+    def _lose(self, roles: dict[Role, RoleStatus], attempt: Attempt) -> Outcome | None:
+        """Count what was lost, and say how the run ends if it was too much."""
+        loss, known = attempt.loss, self._roles_before
+        if loss is not None:
+            roles["learner"] = counted(roles["learner"], loss, self._now)
+        return too_many(self._job, roles, known, loss, self._observed, self._conditions)
+
+    def _learner_at(self, roles: dict[Role, RoleStatus]) -> datetime | None:
+        """When a lost learner starts again, while that is to come."""
+        start = next_start(roles["learner"])
+        return start if start is not None and self._now < start else None
+
+    def _work(self, attempt: int, roles: dict[Role, RoleStatus]) -> Work:
         if self._stopping:
             return stopping_work(self._observed, self._now)
-        return running_work(
-            self._job, self._owner, attempt, self._observed, self._settings, self._now
-        )
+        job, owner, observed, settings = self._job, self._owner, self._observed, self._settings
+        again = self._learner_at(roles)
+        return running_work(job, owner, attempt, observed, settings, self._now, learner_at=again)
 
     def _base(self) -> tuple[Object, ...]:
         return base_objects(self._job, self._owner, self._settings)
@@ -269,8 +285,7 @@ class _Run:
     def _status(
         self,
         roles: dict[Role, RoleStatus],
-        attempt: int,
-        why: Note | None,
+        attempt: Attempt,
         outcome: Outcome | None,
     ) -> JobStatus:
         now, observed, conditions = self._now, self._observed, self._conditions
@@ -284,7 +299,8 @@ class _Run:
                 conditions.set("Restarting", ("False", self._suspension, ""), now)
             conditions.set("Running", ("False", self._suspension, ""), now)
         else:
-            set_restarting(conditions, roles, self._roles_before, observed, why, now)
+            again = self._learner_at(roles)
+            set_restarting(conditions, roles, self._roles_before, observed, attempt, again, now)
             set_running(conditions, self._job, roles, observed, now)
         if not over:
             self._set_health(numbers)
@@ -296,7 +312,7 @@ class _Run:
                 "message": None,
                 "conditions": conditions.all(),
                 "observed_generation": self._generation,
-                "attempt": attempt,
+                "attempt": self._before.attempt if over else attempt.number,
                 "restarts": sum(r.restarts + r.disruptions for r in roles.values()),
                 "start_time": self._before.start_time or now,
                 "completion_time": now if over else None,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from asyncrl_api.conditions import Conditions, Said, alignment_said, running_said, stable_said
-from asyncrl_api.exits import Note
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import (
@@ -16,6 +15,7 @@ from asyncrl_api.status import (
     Phase,
     RoleStatus,
 )
+from asyncrl_operator.plan.attempts import Attempt
 from asyncrl_operator.plan.ending import Outcome
 from asyncrl_operator.plan.failures import ROLE_NAMES, explain_pod
 from asyncrl_operator.plan.names import ROLES, Owner, Role
@@ -106,24 +106,39 @@ def set_restarting(
     roles: Mapping[Role, RoleStatus],
     before: Mapping[Role, RoleStatus],
     observed: Observed,
-    new_attempt: Note | None,
+    attempt: Attempt,
+    again: datetime | None,
     now: datetime,
 ) -> None:
-    """Restarting: the learner or the parameter server is lost, and not back yet."""
-    if new_attempt is not None:
-        conditions.set("Restarting", ("True", new_attempt.reason, new_attempt.message), now)
+    """Restarting: the learner or the parameter server is lost, and not back yet.
+
+    `again` is when the learner starts again, if it waits.
+    """
+    wait = "" if again is None else f"; the learner starts again at {again:%Y-%m-%dT%H:%M:%SZ}"
+    if attempt.why is not None:
+        said: Said = ("True", attempt.why.reason, attempt.why.message + wait)
+        conditions.set("Restarting", said, now)
         return
     essential: tuple[Role, ...] = ("learner", "parameter-server")
     for role in essential:
+        if conditions.holds("Restarting") and _on_its_way_out(role, observed, attempt.number):
+            continue
         ended = _ended_pod(role, roles, before, observed)
         if ended is not None:
             lost = role == "learner"
             reason = Reason.LEARNER_LOST if lost else Reason.PARAMETER_SERVER_LOST
-            conditions.set("Restarting", ("True", reason, explain_pod(ended)), now)
+            conditions.set("Restarting", ("True", reason, explain_pod(ended) + wait), now)
             return
     back = all(roles[role].ready >= roles[role].desired for role in essential)
     if back and conditions.holds("Restarting"):
         conditions.set("Restarting", ("False", Reason.RESUMED, ""), now)
+
+
+def _on_its_way_out(role: Role, observed: Observed, attempt: int) -> bool:
+    """Whether another Job takes the place of a role's: why is told already."""
+    job = observed.jobs.get(role)
+    outdated = role == "learner" and job is not None and job.attempt < attempt
+    return outdated or (job is not None and job.deleting)
 
 
 def _ended_pod(

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from cluster import parts
 from cluster.control_plane import ControlPlane
-from cluster.kubectl import Kubectl
-
-from asyncrl_api.crd import PATH as CRD
+from cluster.kubectl import Kubectl, install_crd
 
 EXISTING = "ASYNCRL_TEST_CONTROL_PLANE"
 """Environment variable: the kubeconfig of a control plane without nodes, with the CRD."""
@@ -32,9 +30,7 @@ def plane(
         return
     folder = tmp_path_factory.mktemp("by-hand")
     with ControlPlane(folder, version=version) as running:
-        kubectl = Kubectl(running.kubeconfig)
-        kubectl("apply", "--server-side", "-f", str(CRD))
-        kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+        install_crd(running.kubectl)
         yield running.kubeconfig
 
 

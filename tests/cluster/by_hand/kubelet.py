@@ -136,6 +136,14 @@ class HandKubelet:
         """As kubectl delete pod."""
         await self._api.delete(POD, self._namespace, pod["metadata"]["name"])
 
+    async def evict(self, pod: Object) -> None:
+        """As kubectl drain."""
+        name = pod["metadata"]["name"]
+        metadata = {"name": name, "namespace": self._namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = POD.path(self._namespace, name, "eviction")
+        await self._api._request("POST", POD, path, body=body)
+
     async def _beat(self) -> None:
         """Without it the node counts as lost after 50 s."""
         while self.alive:
@@ -205,14 +213,17 @@ class HandKubelet:
         await self.ends.wait()
         name = pod["metadata"]["name"]
         role = pod["metadata"]["labels"][ROLE]
-        if (pod.get("status") or {}).get("phase") == "Running":
+        status = pod.get("status") or {}
+        if status.get("phase") == "Running":
+            conditions = status.get("conditions") or []
+            why = [each for each in conditions if each["type"] == "DisruptionTarget"]
             ended = _ended(130, self.last_words.get(role, ""), "Error")
             container = _container(pod, {"terminated": ended}, ready=False)
             await self._set(
                 pod,
                 phase="Failed",
                 containerStatuses=[container],
-                conditions=_conditions(False),
+                conditions=[*why, *_conditions(False)],
             )
         try:
             path = POD.path(self._namespace, name)

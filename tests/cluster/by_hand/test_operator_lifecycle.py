@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster.by_hand.harness import (
+    CLAIM,
     condition,
     name,
     ready,
@@ -181,6 +182,45 @@ def test_a_lost_learner_comes_back_as_the_next_attempt(plane: Path, namespace: s
             assert condition(status, "Restarting") == ("False", "Resumed")
             assert (status.roles[1].disruptions, status.attempt) == (1, 1)
             assert {name(p) for p in w.kubelet.pods() if role(p) != "learner"} == others
+
+    run(story())
+
+
+def test_a_learner_lost_again_waits_also_over_a_restart_of_the_operator_and_has_a_limit(
+    plane: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncrl_operator.plan.losses.FIRST", timedelta(seconds=8))
+
+    async def story() -> None:
+        async with world(plane, namespace) as w:
+            await running(w, spec=CLAIM | {"runPolicy": {"disruptionLimit": 2}})
+            (first,) = w.kubelet.pods("learner")
+            await w.kubelet.delete(first)
+            await w.until("job", lambda s: s.attempt == 1 and s.phase == "Running", "at once")
+            (second,) = w.kubelet.pods("learner")
+            await w.kubelet.evict(second)
+            waiting = await w.until("job", lambda s: s.attempt == 2, "attempt 2")
+            lost_at = waiting.roles[1].lost_at
+            assert lost_at is not None
+            again = lost_at + timedelta(seconds=8)
+            line = f"the learner starts again at {again:%Y-%m-%dT%H:%M:%SZ}"
+            assert waiting.message is not None
+            for words in ("Eviction API", name(second), line):
+                assert words in waiting.message
+            await w.kill()
+            await w.start()
+            back = await w.phase("job", "Running")
+            (third,) = w.kubelet.pods("learner")
+            created = datetime.fromisoformat(third["metadata"]["creationTimestamp"])
+            assert again <= created < again + timedelta(seconds=6)
+            assert (back.roles[1].disruptions, back.roles[1].losses) == (2, 2)
+            await w.kubelet.evict(third)
+            failed = await w.phase("job", "Failed")
+            assert failed.reason == "DisruptionLimitExceeded"
+            assert failed.message is not None
+            for words in ("Eviction API", name(third), "lost 3 times"):
+                assert words in failed.message
+            await w.told("job", "DisruptionLimitExceeded")
 
     run(story())
 

@@ -60,6 +60,8 @@ def full_status() -> JobStatus:
                 disruptions=1000,
                 failures=1000,
                 failed_at=TIME,
+                losses=1000,
+                lost_at=TIME,
                 counted=Counted(restarts=1000, losses=1000),
             )
             for name in ("actors", "learner", "parameterServer")

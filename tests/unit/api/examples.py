@@ -69,6 +69,7 @@ CHANGES: list[tuple[str, str | None]] = [
     ("spec.optimizer.learningRate=1e-4", None),
     ("spec.staleness.max=0", None),
     ("spec.runPolicy.suspend=true", None),
+    ("spec.runPolicy.disruptionLimit=100", None),
 ]
 """Assignment to a job that exists, and the field that is refused; None where it may change."""
 
