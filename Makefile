@@ -49,6 +49,7 @@ generated: $(READY)  ## the files made from the models and the protocol are up t
 	$(RUN)/python -m asyncrl_worker.metrics_reference --check
 	$(RUN)/python -m asyncrl_operator.metrics_reference --check
 	$(RUN)/python -m asyncrl_operator.values_reference --check
+	$(RUN)/python -m asyncrl_operator.events_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
 
 parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster (30 GB)

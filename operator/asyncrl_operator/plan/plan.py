@@ -28,7 +28,7 @@ from asyncrl_operator.plan.attempts import (
     stopping_work,
 )
 from asyncrl_operator.plan.ending import Outcome, clean_up, conclude, next_deadline
-from asyncrl_operator.plan.events import Event, condition_events
+from asyncrl_operator.plan.events import Event, condition_events, event_beside
 from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
 from asyncrl_operator.plan.names import ROLES, Owner, Role
 from asyncrl_operator.plan.objects import Object, Reference, base_objects, role_job
@@ -205,7 +205,7 @@ class _Run:
             return Plan(status, events, look_at=self._now)
         work = self._work(attempt)
         lost = tuple(
-            Event("Warning", Reason.ACTOR_LOST, line)
+            event_beside(Reason.ACTOR_LOST, line)
             for role, _, line in work.replaced
             if role == "actor"
         )
