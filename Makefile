@@ -38,7 +38,7 @@ lint: $(READY)
 	$(RUN)/ruff check .
 
 types: $(READY)
-	$(RUN)/mypy crds worker operator client benchmarks tests/cluster
+	$(RUN)/mypy crds worker operator client benchmarks tests/cluster tests/docs
 
 layers: $(READY)
 	PYTHONPATH=crds:worker:operator:client $(RUN)/lint-imports
