@@ -38,7 +38,7 @@ lint: $(READY)
 	$(RUN)/ruff check .
 
 types: $(READY)
-	$(RUN)/mypy crds worker operator client benchmarks tests/cluster
+	$(RUN)/mypy crds worker operator client benchmarks tests/cluster tests/docs
 
 layers: $(READY)
 	PYTHONPATH=crds:worker:operator:client $(RUN)/lint-imports
@@ -48,6 +48,8 @@ generated: $(READY)  ## the files made from the models and the protocol are up t
 	$(RUN)/python -m asyncrl_api.reference --check
 	$(RUN)/python -m asyncrl_worker.metrics_reference --check
 	$(RUN)/python -m asyncrl_operator.metrics_reference --check
+	$(RUN)/python -m asyncrl_operator.values_reference --check
+	$(RUN)/python -m asyncrl_operator.events_reference --check
 	$(RUN)/python -m asyncrl_worker.protocol.generate --check
 
 parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.cache/asyncrl-cluster (30 GB)

@@ -3,8 +3,9 @@
     python examples/pipeline_step.py examples/cartpole.yaml           # on the cluster
     python examples/pipeline_step.py examples/cartpole.yaml local     # on this machine
 
-In a pod it needs no kubeconfig: the service account of the step is used, with the role
-`asyncrl-edit` in its namespace. A step that is tried again finds its job and goes on waiting.
+In a pod it needs no kubeconfig: the service account of the step is used, with the cluster role
+`edit` in its namespace, or with `asyncrl-view` and `asyncrl-edit`. A step that is tried again finds
+its job and goes on waiting.
 """
 
 from __future__ import annotations

@@ -282,7 +282,11 @@ def test_what_the_api_server_refuses_names_field_and_remedy(
 
 
 def test_what_is_forbidden_names_the_user_and_the_role_to_ask_for(
-    control_plane: ControlPlane, asyncrl: Command, submitted: str, tmp_path: Path
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    asyncrl: Command,
+    submitted: str,
+    tmp_path: Path,
 ) -> None:
     nobody = control_plane.user("nobody", control_plane.authority.issue("nobody"))
     n = asyncrl.namespace
@@ -293,6 +297,12 @@ def test_what_is_forbidden_names_the_user_and_the_role_to_ask_for(
     )
     assert "may not patch asyncrljobs/scale" in guest.refuses("scale", "cartpole", "3")
     assert "cluster role asyncrl-edit" in guest.refuses("delete", "cartpole")
+    kubectl("create", "role", "jobs", "-n", n, "--verb=get", "--resource=asyncrljobs.asyncrl.io")
+    kubectl("create", "rolebinding", "jobs", "-n", n, "--role=jobs", "--user=nobody")
+    assert guest.refuses("logs", "cartpole") == (
+        f"namespace {n}: user nobody may not list pods; an administrator can bind the "
+        "cluster role view to this user"
+    )
 
 
 def test_a_certificate_that_is_not_known_is_told_to_log_in(

@@ -101,6 +101,8 @@ def _forbidden(target: Target, message: str) -> str:
     if found is None:  # an admission controller or a quota
         return f"{target}: {message}"
     role = "asyncrl-view" if found["verb"] in ("get", "list", "watch") else "asyncrl-edit"
+    if not found["what"].startswith(PLURAL):
+        role = "view"  # pods and their logs, which ours do not grant
     return (
         f"namespace {target.namespace}: user {found['user']} may not {found['verb']} "
         f"{found['what']}; an administrator can bind the cluster role {role} to this user"

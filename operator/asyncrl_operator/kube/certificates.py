@@ -24,7 +24,7 @@ HOLDERS = (*ROLES, OPERATOR)
 AUTHORITY = "ca"
 AUTHORITY_LIFE = timedelta(days=3650)
 LIFE = timedelta(days=730)
-"""Longer than a run: a role reads its certificate when it starts."""
+"""Longer than most runs; roles take renewed ones over at their next connection."""
 RENEWED_BEFORE = timedelta(days=243)
 """A third of their life: what starts by then has certificates for eight months at least."""
 CLOCK_SKEW = timedelta(minutes=5)

@@ -29,7 +29,7 @@ from asyncrl_operator.plan.attempts import (
     stopping_work,
 )
 from asyncrl_operator.plan.ending import Outcome, clean_up, conclude, next_deadline
-from asyncrl_operator.plan.events import Event, condition_events
+from asyncrl_operator.plan.events import Event, condition_events, event_beside
 from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
 from asyncrl_operator.plan.losses import cleared, counted, next_start, too_many
 from asyncrl_operator.plan.names import ROLES, Owner, Role
@@ -207,7 +207,7 @@ class _Run:
             return Plan(status, events, look_at=self._now)
         work = self._work(attempt.number, roles)
         lost = tuple(
-            Event("Warning", Reason.ACTOR_LOST, line)
+            event_beside(Reason.ACTOR_LOST, line)
             for role, _, line in work.replaced
             if role == "actor"
         )

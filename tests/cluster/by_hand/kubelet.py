@@ -33,15 +33,15 @@ def now() -> str:
 
 
 class HandKubelet:
-    """The pods of one namespace; a context manager in the loop of the test."""
+    """The pods of one namespace that a selector chooses; a context manager in the test's loop."""
 
-    def __init__(self, api: Api, namespace: str, address: str) -> None:
+    def __init__(self, api: Api, namespace: str, address: str, selector: str = ROLE) -> None:
         self._api = api
         self._namespace = namespace
         self._address = address
         self._node = f"hand-{namespace}"
         self._tasks: set[asyncio.Task[None]] = set()
-        self._informer = Informer(api, POD, ROLE, namespace, self._changed)
+        self._informer = Informer(api, POD, selector, namespace, self._changed)
         self.pulls = True
         """Whether images can be pulled."""
         self.alive = True
@@ -102,7 +102,6 @@ class HandKubelet:
 
     async def end(self, pod: Object, code: int, message: str = "", reason: str = "Error") -> None:
         """The container of a pod ends for good."""
-        role = pod["metadata"]["labels"][ROLE]
         ended = _ended(code, message, "Completed" if code == 0 else reason)
         await self._set(
             pod,
@@ -110,7 +109,6 @@ class HandKubelet:
             containerStatuses=[_container(pod, {"terminated": ended}, ready=False)],
             conditions=_conditions(False),
         )
-        del role
 
     async def restart(
         self, pod: Object, code: int, message: str = "", reason: str = "Error", ready: bool = True
@@ -188,7 +186,7 @@ class HandKubelet:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, pod: Object) -> None:
-        role = pod["metadata"]["labels"][ROLE]
+        role = pod["metadata"]["labels"].get(ROLE)
         if not self.pulls:
             waiting = {
                 "reason": "ImagePullBackOff",
@@ -212,7 +210,7 @@ class HandKubelet:
     async def _terminate(self, pod: Object) -> None:
         await self.ends.wait()
         name = pod["metadata"]["name"]
-        role = pod["metadata"]["labels"][ROLE]
+        role = pod["metadata"]["labels"].get(ROLE, "")
         status = pod.get("status") or {}
         if status.get("phase") == "Running":
             conditions = status.get("conditions") or []

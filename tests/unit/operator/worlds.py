@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncrl_api.status import JobStatus
 from asyncrl_operator.memory import Memory
+from asyncrl_operator.plan.events import REASONS
 from asyncrl_operator.plan.names import ROLES, Role
 from asyncrl_operator.plan.observed import Ending, Observed, Pod, RoleJob, parse_job
 from asyncrl_operator.plan.plan import Plan, plan
@@ -75,6 +76,7 @@ class Life:
             self.now = seconds
         made = plan(self.resource, self.world(), at(self.now), self.settings)
         self.status = made.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        check_reasons(made)
         return made
 
     def step(self, seconds: float | None = None) -> Plan:
@@ -165,6 +167,13 @@ class Life:
     def condition(self, kind: str) -> tuple[str, str]:
         found = next((c for c in self.known.conditions if c.type == kind), None)
         return ("", "") if found is None else (found.status, found.reason)
+
+
+def check_reasons(made: Plan) -> None:
+    """Every reason is in the table that docs/events.md shows, whatever the story."""
+    for condition in made.status.conditions:
+        known = REASONS[condition.type, condition.status]
+        assert condition.reason in known, f"{condition.type} is {condition.status}: {condition}"
 
 
 def applied(made: Plan, kind: str = "Job") -> list[str]:
