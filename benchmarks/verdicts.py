@@ -29,14 +29,25 @@ ASYNC = "async"
 """The lag that comes of itself, between processes; a number is an exact lag in one process."""
 
 HOT = ("optimizer.learningRate=0.05",)
+WARM = ("optimizer.learningRate=0.02",)
+NO_BONUS = ("algorithm.entropyCoefficient=0",)
+MOMENTUM = ("optimizer.beta1=0.9", "compensation.momentumLaw=false")
+NO_CLIP = ("algorithm.name=ppo", "algorithm.clip=10")
 
 ARMS: dict[str, tuple[str, ...]] = {
     "default": (),
     "plain": PLAIN,
+    "plain-warm": (*PLAIN, *WARM),
     "hot": HOT,
-    "hot-no-bonus": (*HOT, "algorithm.entropyCoefficient=0"),
+    "hot-no-bonus": (*HOT, *NO_BONUS),
+    "warm-no-bonus": (*WARM, *NO_BONUS),
+    "momentum-no-bonus": (*MOMENTUM, *NO_BONUS),
+    "no-clip": NO_CLIP,
+    "no-clip-momentum": (*NO_CLIP, *MOMENTUM),
+    "value-hot": ("optimizer.valueLearningRate=1.0",),
 }
-"""Settings below spec, on top of the task's example. hot: ten times CartPole's learning rate."""
+"""Settings below spec, on top of the task's example. hot and warm: ten and four times CartPole's
+learning rate."""
 
 STEPS = {"cartpole": 400_000, "acrobot": 300_000, "pendulum": 1_000_000, "lunarlander": 800_000}
 
@@ -136,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=seeds, default=seeds("0-4"), metavar="0-4")
     parser.add_argument("--tasks", nargs="+", choices=STEPS, default=["cartpole"])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default"])
     parser.add_argument("--lags", nargs="+", default=["0", "4", "16"])
     parser.add_argument("--only-judge", action="store_true")
     arguments = parser.parse_args(argv)
