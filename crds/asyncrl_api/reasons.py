@@ -74,9 +74,13 @@ class Reason(StrEnum):
     ALIGNMENT_OFF = "AlignmentOff", "Alignment is not measured."
 
     # Stable
-    HEALTHY = "Healthy", "No observable is beyond a threshold."
-    WATCH = "Watch", "An observable is beyond its watch threshold."
-    DEGRADED = "Degraded", "Two kinds of evidence together are beyond their thresholds for long."
+    HEALTHY = "Healthy", "Nothing lasting is out of order."
+    WATCH = "Watch", "One kind of evidence is out of order for long."
+    DEGRADED = (
+        "Degraded",
+        "Two kinds of evidence together are out of order for long, and the return has fallen or "
+        "they are far beyond their thresholds.",
+    )
     DIVERGED = (
         "Diverged",
         "Training diverged: far beyond the thresholds for long, or numbers are not finite.",

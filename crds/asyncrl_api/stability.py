@@ -42,8 +42,8 @@ class Floor(Model):
 class KlThresholds(Ceiling):
     """Thresholds of the KL divergence."""
 
-    watch: float = option(0.05, "Watch above this.", unit="nats", gt=0, le=100)
-    degraded: float = option(0.1, "Degraded above this.", unit="nats", gt=0, le=100)
+    watch: float = option(0.1, "Watch above this.", unit="nats", gt=0, le=100)
+    degraded: float = option(0.2, "Degraded above this.", unit="nats", gt=0, le=100)
 
 
 class LogRatioThresholds(Ceiling):
@@ -118,7 +118,11 @@ class Stability(Model):
         "staleness bound until it recovers. suspend: checkpoint and suspend. fail: checkpoint and "
         "fail.",
     )
-    thresholds: StabilityThresholds = option(StabilityThresholds, "Thresholds per observable.")
+    thresholds: StabilityThresholds = option(
+        StabilityThresholds,
+        "Thresholds per observable. Until the return has lost half of what it gained, KL, ratios, "
+        "gradient norm and alignment count one level less.",
+    )
     enter_updates: int = option(
         10,
         "A verdict is entered on this many calls for it within twice as many updates; Diverged "

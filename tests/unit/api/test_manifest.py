@@ -47,7 +47,7 @@ def test_a_minimal_manifest_gets_every_default() -> None:
     assert job.spec.algorithm.name == "appo"
     assert job.spec.algorithm.clip == 0.4
     assert job.spec.stopping.environment_steps == 1_000_000
-    assert job.spec.stability.thresholds.kl.degraded == 0.1
+    assert job.spec.stability.thresholds.kl.degraded == 0.2
 
 
 def test_the_resolved_manifest_is_the_same_job() -> None:

@@ -53,6 +53,18 @@ def rising_return(low: float, high: float, count: int, **fields: float) -> list[
     return [replace(CALM, episode_return=value, **fields) for value in steps]
 
 
+def after_a_fall(to: float = 200.0) -> StabilityJudge:
+    """The judge of a run whose return rose from 20 to 500 and fell again, for long."""
+    judge = StabilityJudge()
+    fall = [replace(CALM, episode_return=to)] * 200
+    judge_series(judge, [*rising_return(20, 500, 100), *fall])
+    return judge
+
+
+def fallen(**fields: float) -> Observables:
+    return replace(CALM, episode_return=200.0, **fields)
+
+
 def test_a_calm_run_is_healthy_without_reasons() -> None:
     judgement = last(StabilityJudge(), CALM, 200)
     assert judgement.verdict is Verdict.HEALTHY
@@ -82,25 +94,70 @@ def test_one_kind_of_evidence_alone_is_watched_and_never_degraded(alone: dict[st
     assert {j.verdict for j in history[10:]} == {Verdict.WATCH}
 
 
-def test_two_kinds_at_degraded_and_watch_are_degraded() -> None:
-    judge = StabilityJudge()
-    history = judge_series(judge, [replace(CALM, kl=0.15, max_log_ratio=2.0)] * 20)
-    assert [j.verdict for j in history[:9]] == [Verdict.HEALTHY] * 9
+def test_causes_that_do_no_harm_are_watched() -> None:
+    """Twice the degraded thresholds while the return stands: what clip and truncation are for."""
+    high = {"kl": 0.4, "max_log_ratio": 6.0, "effective_sample_size": 0.25}
+    still = judge_series(StabilityJudge(), [replace(CALM, **high)] * 100)
+    rising = judge_series(StabilityJudge(), rising_return(20, 500, 200, **high))
+    unknown = last(StabilityJudge(), replace(CALM, episode_return=None, **high), 100)
+    for history in (still, rising, [unknown]):
+        assert history[-1].verdict is Verdict.WATCH
+        assert history[-1].reasons[0] == "HighKL"
+        assert max(j.score for j in history) < 2
+
+
+def test_the_same_causes_with_the_return_fallen_are_degraded() -> None:
+    judge = after_a_fall()
+    history = judge_series(judge, [fallen(kl=0.21)] * 20, 301)
+    assert [j.verdict for j in history[:9]] == [Verdict.WATCH] * 9
+    assert history[9].verdict is Verdict.DEGRADED
+    assert history[9].reasons == ("HighKL", "ReturnFalling")
+    assert history[19].since_update == 310
+    assert last(after_a_fall(), fallen(kl=0.19), 100, 301).verdict is Verdict.WATCH
+
+
+@pytest.mark.parametrize(("now", "verdict"), [(250.0, "Watch"), (225.0, "Degraded")])
+def test_the_return_has_fallen_when_half_of_the_gain_is_lost(now: float, verdict: str) -> None:
+    judge = after_a_fall(now)  # from 456, as its moving average climbs late
+    off = replace(CALM, episode_return=now, kl=0.4, max_log_ratio=6.0)
+    assert last(judge, off, 100, 301).verdict == verdict
+
+
+def test_causes_far_beyond_are_degraded_before_any_harm() -> None:
+    """The early warning: 1 nat with tails of ratios beyond repair, while the return still rises."""
+    far = {"kl": 1.01, "max_log_ratio": 6.0}
+    history = judge_series(StabilityJudge(), rising_return(20, 500, 200, **far))
+    assert history[8].verdict is Verdict.HEALTHY
     assert history[9].verdict is Verdict.DEGRADED
     assert history[9].reasons == ("HighKL", "HighImportanceRatio")
-    assert history[19].since_update == 10
+    nearer = rising_return(20, 500, 200, kl=0.99, max_log_ratio=6.0)
+    assert judge_series(StabilityJudge(), nearer)[-1].verdict is Verdict.WATCH
 
 
-def test_alignment_turns_a_high_kl_into_degraded() -> None:
-    """KL times positive cosine was among the earliest warnings."""
-    high = replace(CALM, kl=0.12)
-    assert last(StabilityJudge(), high, 100).verdict is Verdict.WATCH
-    aligned = replace(high, relative_alignment=0.95)
-    assert last(StabilityJudge(), aligned, 100).verdict is Verdict.DEGRADED
+def test_the_largest_ratio_is_one_sample_and_never_more_than_degraded() -> None:
+    off = replace(CALM, kl=0.4, max_log_ratio=40.0)
+    assert last(StabilityJudge(), off, 100).verdict is Verdict.WATCH
+    assert last(after_a_fall(), fallen(max_log_ratio=40.0), 100, 301).score == 2.0
+
+
+def test_a_second_kind_below_its_own_watch_level_is_only_a_number() -> None:
+    off = replace(CALM, kl=5.0, max_log_ratio=2.9)
+    assert last(StabilityJudge(), off, 100).score == 1.0
+
+
+def test_alignment_is_evidence_and_one_level_less_before_a_fall() -> None:
+    aligned = {"relative_alignment": 1.2}
+    between = replace(CALM, relative_alignment=0.95)
+    assert last(StabilityJudge(), between, 100).verdict is Verdict.HEALTHY
+    calm = last(StabilityJudge(), replace(CALM, **aligned), 100)
+    assert (calm.verdict, calm.score) == (Verdict.WATCH, 1.0)
+    harmed = last(after_a_fall(), fallen(**aligned), 100, 301)
+    assert harmed.verdict is Verdict.DEGRADED
+    assert harmed.reasons == ("GradientsAligned", "ReturnFalling")
 
 
 def test_alignment_without_lag_is_not_evidence() -> None:
-    aligned = replace(CALM, relative_alignment=1.0, staleness_mean=0.0)
+    aligned = replace(CALM, relative_alignment=1.2, staleness_mean=0.0)
     assert last(StabilityJudge(), aligned, 100).verdict is Verdict.HEALTHY
     lagging = replace(aligned, staleness_mean=None)
     assert last(StabilityJudge(), lagging, 100).verdict is Verdict.WATCH
@@ -149,19 +206,21 @@ def test_noise_of_a_return_that_never_rose_is_no_fall() -> None:
     assert {j.verdict for j in judge_series(judge, noise)} == {Verdict.HEALTHY}
 
 
-def test_a_run_at_its_best_return_is_never_diverged() -> None:
-    judge = StabilityJudge()
-    off = {"kl": 3.0, "max_log_ratio": 15.0, "effective_sample_size": 0.05}
-    assert last(StabilityJudge(), replace(CALM, **off), 200).verdict is Verdict.DIVERGED
-    history = judge_series(judge, rising_return(20, 500, 200, **off))
+def test_causes_alone_are_never_diverged() -> None:
+    off = {"kl": 30.0, "max_log_ratio": 15.0, "effective_sample_size": 0.01}
+    assert last(StabilityJudge(), replace(CALM, **off), 200).verdict is Verdict.DEGRADED
+    history = judge_series(StabilityJudge(), rising_return(20, 500, 200, **off))
     assert history[-1].verdict is Verdict.DEGRADED
+    assert last(after_a_fall(), fallen(**off), 200, 301).verdict is Verdict.DIVERGED
 
 
 def test_a_gradient_spike_is_judged_against_the_runs_own_level() -> None:
     judge = StabilityJudge(StabilityThresholds(enter_updates=1))
     level = [replace(CALM, gradient_norm=1000.0 * (1 + 0.3 * math.sin(i))) for i in range(100)]
     assert judge_series(judge, level)[-1].verdict is Verdict.HEALTHY
-    spike = judge.observe(replace(CALM, update=101, gradient_norm=1e6))
+    small = judge.observe(replace(CALM, update=101, gradient_norm=1000.0 * math.exp(6 * 0.25)))
+    assert small.score < 1.0
+    spike = judge.observe(replace(CALM, update=102, gradient_norm=1e6))
     assert spike.reasons == ("GradientNormSpike",)
 
 
@@ -191,13 +250,15 @@ def test_a_non_finite_number_passes_once_and_ends_the_run_when_it_stays(
 def test_non_finite_ratios_count_as_the_worst(value: float) -> None:
     bad = replace(CALM, kl=value, max_log_ratio=value, effective_sample_size=math.nan)
     judgement = last(StabilityJudge(), bad, 40)
+    assert judgement.verdict is Verdict.DEGRADED
+    assert judgement.reasons[0] == "HighKL"
+    judgement = last(after_a_fall(), replace(bad, episode_return=200.0), 40, 301)
     assert judgement.verdict is Verdict.DIVERGED
-    assert "HighKL" in judgement.reasons
 
 
 def test_a_verdict_is_entered_by_k_of_2k_updates_and_left_after_m_quiet_ones() -> None:
     thresholds = StabilityThresholds(enter_updates=4, leave_updates=12)
-    bad = replace(CALM, kl=0.15, max_log_ratio=5.0)
+    bad = replace(CALM, kl=1.5, max_log_ratio=5.0)
     judge = StabilityJudge(thresholds)
     every_third = [bad if i % 3 == 0 else CALM for i in range(60)]
     assert {j.verdict for j in judge_series(judge, every_third)} == {Verdict.HEALTHY}
@@ -216,14 +277,14 @@ def test_a_verdict_is_entered_by_k_of_2k_updates_and_left_after_m_quiet_ones() -
 
 def test_a_stray_call_does_not_prolong_a_verdict() -> None:
     judge = StabilityJudge(StabilityThresholds(enter_updates=10, leave_updates=30))
-    bad = replace(CALM, kl=0.15, max_log_ratio=5.0)
+    bad = replace(CALM, kl=1.5, max_log_ratio=5.0)
     last(judge, bad, 30)
     stray = [bad if i % 15 == 0 else CALM for i in range(60)]
     assert judge_series(judge, stray, 31)[-1].verdict is Verdict.HEALTHY
 
 
 def test_thresholds_of_the_user_count() -> None:
-    strict = StabilityThresholds(kl=Threshold(0.001, 0.005), max_log_ratio=Threshold(0.1, 0.2))
+    strict = StabilityThresholds(kl=Threshold(0.001, 0.002), max_log_ratio=Threshold(0.1, 0.2))
     assert last(StabilityJudge(), CALM, 60).verdict is Verdict.HEALTHY
     assert last(StabilityJudge(strict), CALM, 20).verdict is Verdict.DEGRADED
 

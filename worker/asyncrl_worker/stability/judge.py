@@ -27,7 +27,12 @@ KINDS = {
 }
 """The reasons of a verdict and what kind of evidence each is; one kind sees one thing."""
 
-BELOW_DIVERGED = 2.99
+CAUSES = frozenset({"divergence", "tail", "gradient", "alignment"})
+"""Kinds that say why a return may fall, not that it does."""
+
+KL_BEYOND = 5.0
+"""Times the degraded threshold of the KL where its severity is 3. By default that is 1 nat, more
+than twice of what any recorded run of the default settings stayed at for ten updates."""
 
 RELATIVE_WEIGHT = 0.1
 RELATIVE_LIMIT = 1.5
@@ -57,12 +62,8 @@ class StabilityJudge:
 
     def observe(self, o: Observables) -> Judgement:
         """The verdict after this update."""
-        evidence = self._evidence(o)
+        evidence = self._weigh(self._evidence(o))
         score = _score(evidence)
-        drop = self._return.drop
-        if drop is not None and drop < self.thresholds.return_drop.watch:
-            # Whatever its ratios, a run near its best return has not diverged.
-            score = min(score, BELOW_DIVERGED)
         strongest = sorted(evidence, key=evidence.__getitem__, reverse=True)
         reasons = tuple(reason for reason in strongest if evidence[reason] >= 1.0)
 
@@ -91,11 +92,11 @@ class StabilityJudge:
             # Entropy over finite observations is NaN only if the policy's parameters are.
             found["NonFiniteLoss"] = 3.0
         if o.kl is not None:
-            found["HighKL"] = severity(o.kl, t.kl, beyond=10.0 * t.kl.degraded)
+            found["HighKL"] = severity(o.kl, t.kl, beyond=KL_BEYOND * t.kl.degraded)
         if o.max_log_ratio is not None:
-            # Already a logarithm: ten times the ratio is ln 10 more.
-            beyond = t.max_log_ratio.degraded + math.log(10.0)
-            found["HighImportanceRatio"] = severity(o.max_log_ratio, t.max_log_ratio, beyond)
+            # A single sample, which a clip silences: while finite, no more than degraded.
+            largest = severity(o.max_log_ratio, t.max_log_ratio, beyond=math.inf)
+            found["HighImportanceRatio"] = largest
         if o.effective_sample_size is not None:
             share = scarcity(o.effective_sample_size, t.effective_sample_size)
             found["LowEffectiveSampleSize"] = share
@@ -110,6 +111,16 @@ class StabilityJudge:
         if aligned is not None:
             found["GradientsAligned"] = aligned
         return found | self._outcome(o)
+
+    def _weigh(self, evidence: Mapping[str, float]) -> dict[str, float]:
+        """Causes count one level less until the return has fallen: no harm is done yet."""
+        drop = self._return.drop
+        if drop is not None and drop >= self.thresholds.return_drop.watch:
+            return dict(evidence)
+        return {
+            reason: max(0.0, value - 1.0) if KINDS[reason] in CAUSES else value
+            for reason, value in evidence.items()
+        }
 
     def _alignment(self, o: Observables) -> float | None:
         if o.relative_alignment is None or not math.isfinite(o.relative_alignment):

@@ -81,7 +81,7 @@ class StabilityThresholds:
     return_drop: the share of the return once gained that is lost again. It has no spec field.
     """
 
-    kl: Threshold = Threshold(0.05, 0.1)
+    kl: Threshold = Threshold(0.1, 0.2)
     max_log_ratio: Threshold = Threshold(1.5, 3.0)
     effective_sample_size: Threshold = Threshold(0.7, 0.3)
     entropy_fraction: Threshold = Threshold(0.1, 0.02)

@@ -1,0 +1,112 @@
+"""Runs recorded for the stability judge: what every update showed it, and the way back.
+
+A recording has the columns of metrics.jsonl that the judge looks at, one JSON object per update,
+floats to four digits, gzipped. With it any rule or threshold can be tried without training again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from asyncrl_api.manifest import load_manifest
+from asyncrl_worker.stability import Observables
+from benchmarks.ours import run_job
+from benchmarks.single_process import SingleProcess, Update
+
+Row = Mapping[str, Any]
+
+COLUMNS = {
+    "cosine": "cosine",
+    "smoothed": "smoothed_cosine",
+    "relative": "relative_alignment",
+    "kl": "kl",
+    "maxLogRatio": "max_log_ratio",
+    "effectiveSampleSize": "effective_sample_size",
+    "clippedFraction": "clipped_fraction",
+    "entropy": "entropy",
+    "entropyFraction": "entropy_fraction",
+    "gradientNorm": "gradient_norm",
+    "policyLoss": "policy_loss",
+    "valueLoss": "value_loss",
+    "stalenessMean": "staleness_mean",
+    "episodeReturn": "episode_return",
+}
+"""Columns of metrics.jsonl, and the observables that they are."""
+
+DEADLINE = 600.0
+"""Seconds that a run with processes may take."""
+
+
+def observables(row: Row) -> Observables:
+    """What the judge saw at this update."""
+    seen = {name: row.get(column) for column, name in COLUMNS.items()}
+    return Observables(update=row["update"], **seen)
+
+
+def record(manifest: Path, overrides: list[str], *, processes: bool) -> list[Row]:
+    """Train to the end; `processes` as a user runs it, else in one process with exact lag."""
+    if processes:
+        return [_kept(row) for row in run_job(manifest, overrides, deadline=DEADLINE).rows]
+    run = SingleProcess(load_manifest(manifest, overrides))
+    return [_row(index, update) for index, update in enumerate(run.updates(), start=1)]
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Whole, or not at all. The same rows make the same bytes."""
+    half = path.with_suffix(".part")
+    text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+    half.write_bytes(gzip.compress(text.encode(), mtime=0))
+    half.replace(path)
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a recording."""
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def _row(index: int, update: Update) -> Row:
+    result = update.result
+    decision, importance = result.alignment, result.importance
+    return _kept(
+        {
+            "update": index,
+            "environmentSteps": update.environment_steps,
+            "cosine": decision.cosine,
+            "smoothed": decision.smoothed,
+            "relative": result.relative_alignment,
+            "kl": importance.kl,
+            "maxLogRatio": importance.max_log_ratio,
+            "effectiveSampleSize": importance.effective_sample_size,
+            "clippedFraction": importance.clipped_fraction,
+            "entropy": importance.entropy,
+            "entropyFraction": result.entropy_fraction,
+            "gradientNorm": result.gradient_norm,
+            "policyLoss": result.policy_loss,
+            "valueLoss": result.value_loss,
+            "stalenessMean": result.staleness.mean,
+            "episodeReturn": update.episode_return,
+        }
+    )
+
+
+def _kept(row: Row) -> Row:
+    names = ("update", "environmentSteps", *COLUMNS)
+    return {name: _short(row.get(name)) for name in names}
+
+
+def _short(value: Any) -> Any:
+    """Four digits; not finite becomes null, as in metrics.jsonl."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None
