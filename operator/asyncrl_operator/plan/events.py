@@ -19,7 +19,7 @@ EXPECTED = (
     *(Reason.STARTING, Reason.NOT_STARTED, Reason.FINISHED),
     *(Reason.SUSPENDED_BY_USER, Reason.SPEC_CHANGED),
 )
-"""Reasons by which such a condition is False in the ordinary life of a job."""
+"""Reasons that belong to the ordinary life of a job."""
 
 _LOST = (
     Reason.LEARNER_LOST,
@@ -112,9 +112,10 @@ def condition_events(before: JobStatus, after: JobStatus) -> tuple[Event, ...]:
 def event_kind(condition: ConditionType, status: ConditionStatus, reason: str) -> Kind:
     """Whether it is something to be warned of that a condition says this."""
     if condition in GOOD:
-        warns = status == "False" and reason not in EXPECTED
+        warns = status == "False"
     else:
         warns = condition in ("Failed", "Restarting") and status == "True"
+    warns = warns and reason not in EXPECTED
     return "Warning" if warns else "Normal"
 
 

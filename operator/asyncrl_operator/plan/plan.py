@@ -35,7 +35,7 @@ from asyncrl_operator.plan.losses import cleared, counted, next_start, too_many
 from asyncrl_operator.plan.names import ROLES, Owner, Role
 from asyncrl_operator.plan.objects import Object, Reference, base_objects, role_job
 from asyncrl_operator.plan.observed import Observed
-from asyncrl_operator.plan.pods import durable, role_spec
+from asyncrl_operator.plan.pods import durable, role_spec, with_running_image
 from asyncrl_operator.plan.settings import Settings
 from asyncrl_operator.plan.status import (
     PROBLEMS,
@@ -172,7 +172,7 @@ class _Run:
         self._conditions = conditions
         self._observed = observed
         self._now = now
-        self._settings = settings
+        self._settings = with_running_image(job, observed.jobs, settings)
         self._generation = generation
         known = {role.name: role for role in before.roles}
         self._roles_before = {r: known[ROLE_NAMES[r]] for r in ROLES if ROLE_NAMES[r] in known}

@@ -12,6 +12,7 @@ from unit.operator.worlds import START, Life, applied, at, deleted
 from asyncrl_api.exits import Note
 from asyncrl_api.status import LearnerReport, StabilityStatus, TrainingStatus
 from asyncrl_operator.plan.observed import Report
+from asyncrl_operator.plan.plan import Plan
 
 
 def said(outcome: str, reason: str, message: str = "", **report: Any) -> str:
@@ -556,6 +557,32 @@ def test_keyword_arguments_of_the_environment_cannot_change() -> None:
     assert life.condition("Accepted") == ("False", "ImmutableField")
     assert "spec.workload.gymnasium.kwargs" in (life.known.message or "")
     assert not made.delete, "what runs goes on"
+
+
+def test_a_new_default_image_is_for_jobs_that_have_no_pods() -> None:
+    life = Life({"actors": {"image": "mine:1"}})
+    life.run()
+    life.settings = replace(life.settings, worker_image="worker:2")
+    life.change("learner-0", deleted=at(40))
+    life.step(10)
+    del life.pods["learner-0"]
+    assert images(life.step(20))["job-learner"] == "worker:1", "as its parameter server"
+    life.spec["runPolicy"] = {"suspend": True}
+    for _ in range(3):
+        life.step(30)
+        life.pods.clear()
+    life.spec["runPolicy"] = {"suspend": False}
+    assert images(life.step(50)) == {
+        "job-learner": "worker:2",
+        "job-parameter-server": "worker:2",
+        "job-actor": "mine:1",
+    }
+
+
+def images(made: Plan) -> dict[str, str]:
+    jobs = [document for document in made.apply if document["kind"] == "Job"]
+    pods = {job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in jobs}
+    return {name: pod["containers"][0]["image"] for name, pod in pods.items()}
 
 
 def test_what_a_role_reads_changes_its_pods_and_what_it_does_not_read_changes_none() -> None:
