@@ -38,7 +38,8 @@ ConditionType = Literal[
     "Failed",
 ]
 
-SIGNIFICANT_DIGITS = 6
+SIGNIFICANT_DIGITS = 4
+"""For people; metrics have more. Larger numbers lose their fraction only."""
 MESSAGE_LENGTH = 200
 REASON_LENGTH = 128
 REASONS = 8
@@ -49,7 +50,10 @@ def _finite_or_absent(value: object) -> object:
 
 
 def _significant(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    if value is None:
+        return None
+    large = abs(value) >= 10**SIGNIFICANT_DIGITS
+    return float(round(value)) if large else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _rfc3339(value: datetime) -> str:
@@ -57,7 +61,7 @@ def _rfc3339(value: datetime) -> str:
 
 
 Number = Annotated[float | None, BeforeValidator(_finite_or_absent), PlainSerializer(_significant)]
-"""A measured number: non-finite counts as absent, written with six significant digits."""
+"""A measured number: non-finite counts as absent, written with four significant digits at least."""
 
 
 def _one_line(length: int) -> BeforeValidator:
