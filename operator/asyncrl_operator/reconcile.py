@@ -126,8 +126,12 @@ class Reconciler:
         metadata = resource["metadata"]
         owner = Owner(metadata["name"], metadata["namespace"], metadata["uid"])
         memory = self._memories.get(key)
-        if memory is None or memory.uid != owner.uid:
+        if memory is not None and memory.uid != owner.uid:
             self._forget(key)
+            memory = None
+        if memory is None:
+            # Nothing is forgotten of a job that this operator has not seen yet: its learner may
+            # have said its last word between the start of the watches and now.
             memory = self._memories[key] = Memory(owner.uid)
         now = self._clock()
         observed = self._observe(key, owner, memory, now)

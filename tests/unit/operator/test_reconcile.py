@@ -1,0 +1,102 @@
+"""What happens between two looks at a job, in an order that no cluster can be made to keep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+from asyncrl_operator.children import Children
+from asyncrl_operator.jobs import Jobs
+from asyncrl_operator.kube.client import POD, Api, Object
+from asyncrl_operator.metrics import OperatorMetrics
+from asyncrl_operator.plan.names import Owner
+from asyncrl_operator.plan.settings import Settings
+from asyncrl_operator.reconcile import Reconciler
+from asyncrl_operator.reports import Reports
+
+OWNER = Owner("job", "default", "uid")
+KEY = ("default", "job")
+
+
+class Taking:
+    """An API server that has nothing and takes everything."""
+
+    def __init__(self) -> None:
+        self.statuses: list[Object] = []
+
+    async def get(self, *_: Any) -> None:
+        return None
+
+    async def list(self, *_: Any) -> Object:
+        return {"items": [], "metadata": {}}
+
+    async def create(
+        self, _kind: Any, _namespace: str, document: Object, *_: Any, **__: Any
+    ) -> Object:
+        return document
+
+    async def apply(
+        self, _kind: Any, document: Object, _manager: str, part: str | None = None, **_: Any
+    ) -> Object:
+        if part == "status":
+            self.statuses.append(document["status"])
+        return document
+
+
+def ended_learner() -> Object:
+    word = {
+        "outcome": None,
+        "report": {"time": "2026-01-01T00:00:00Z", "checkpoint": {"version": 7}},
+    }
+    terminated = {"exitCode": 130, "reason": "Error", "message": json.dumps(word)}
+    labels = OWNER.labels("learner")
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "job-learner-0-a",
+            "namespace": "default",
+            "uid": "pod",
+            "labels": labels,
+            "annotations": {"batch.kubernetes.io/job-completion-index": "0"},
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [
+                {"kind": "Job", "name": "job-learner", "uid": "gone", "controller": True}
+            ],
+        },
+        "spec": {"nodeName": "node"},
+        "status": {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "learner", "state": {"terminated": terminated}}],
+        },
+    }
+
+
+def test_a_last_word_said_before_the_first_look_is_heard() -> None:
+    async def story() -> Object:
+        api = Taking()
+        queue: list[Any] = []
+        jobs = Jobs(queue.append)
+        children = Children(cast(Api, api), (None,), queue.append)
+        jobs.seen(
+            {
+                "apiVersion": "asyncrl.io/v1alpha1",
+                "kind": "AsyncRLJob",
+                "metadata": {"name": "job", "namespace": "default", "uid": "uid", "generation": 2},
+                "spec": {
+                    "workload": {"gymnasium": {"id": "CartPole-v1"}},
+                    "checkpoint": {"volume": {"claim": {}}},
+                    "runPolicy": {"suspend": True},
+                },
+            }
+        )
+        children.learn(POD, ended_learner())
+        reports = Reports(1.0, queue.append)
+        reconciler = Reconciler(
+            cast(Api, api), jobs, children, reports, OperatorMetrics(), Settings()
+        )
+        await reconciler.reconcile(KEY)
+        return api.statuses[-1]
+
+    assert asyncio.run(story())["checkpoint"] == {"version": 7}
