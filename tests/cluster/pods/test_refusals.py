@@ -14,12 +14,12 @@ def test_an_image_that_cannot_be_pulled(
     kubectl: Kubectl, restricted: str, release: Release
 ) -> None:
     job = Job(kubectl, restricted, "run")
-    job.apply(ENDLESS | {"actors": {"image": "registry.invalid/none:1"}})
+    job.apply(ENDLESS | {"actors": {"image": "localhost:1/none:1"}})
     status = job.until(
         lambda s: condition(s, "Running") == ("False", "ImageUnavailable"), "it says so"
     )
     assert status.phase == "Pending"
-    assert "registry.invalid/none:1" in (status.message or "")
+    assert "localhost:1/none:1" in (status.message or "")
     release.kill()
     job.patch({"actors": {"image": None}})
     job.until(lambda s: s.phase == "Running", "it runs with the right image")
