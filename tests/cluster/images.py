@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.build import BuildError, run
+from cluster.network import Unavailable
 from cluster.node import CTR, PAUSE, Node
 from cluster.packages import install_packages
 from cluster.parts import cache_folder
@@ -35,6 +37,8 @@ SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 DEADLINE = 2 * 60 * 60.0
 """Seconds for one step. Minutes are usual; five gigabytes take long where others compute."""
+ROOM = 30 * 10**9
+"""Bytes for the first images: torch is in buildah's store, in the layout, and on the node."""
 NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 
 
@@ -60,6 +64,8 @@ class Images:
         self._layout = self._folder / "layout"
         self._storage = self._folder / "buildah"
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not (self._layout / "index.json").exists():
+            _require_room(self._folder)
 
     def pause(self) -> Image:
         """The image that holds a pod's namespaces open: one static program that sleeps."""
@@ -221,6 +227,15 @@ class Images:
         with (self._folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _require_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise Unavailable(
+            f"images need {ROOM / 1e9:.0f} GB below {folder}, where {free / 1e9:.0f} are free; "
+            "make room, or set XDG_CACHE_HOME"
+        )
 
 
 def _certificates() -> list[str]:
