@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -95,7 +96,10 @@ def test_a_learner_resumes_and_the_others_stay(tmp_path: Path) -> None:
         assert run.restarts("learner") == 1
         gate.touch()
         assert run.end().phase == "Complete"
-    assert "event=resumed version=40 found=True" in folder.words("learner-0")
+    (resumed,) = re.findall(r"event=resumed version=(\d+) found=True", folder.words("learner-0"))
+    # Of the interval's checkpoints the newest before the kill, which is not at a certain moment.
+    assert int(resumed) >= 40
+    assert int(resumed) % 20 == 0
     assert "Restarting" in {status.phase for status in run.statuses}
     for version in (20, 40):
         state = folder.state(version)

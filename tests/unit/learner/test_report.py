@@ -68,9 +68,9 @@ def test_the_first_update_has_no_cosine(results: list[UpdateResult]) -> None:
 def test_later_updates_have_their_numbers(results: list[UpdateResult]) -> None:
     result = results[-1]
     document = document_of(snapshot_of(result))
-    assert document["alignment"]["cosine"] == pytest.approx(result.alignment.cosine, rel=1e-5)
+    assert document["alignment"]["cosine"] == pytest.approx(result.alignment.cosine, rel=5e-4)
     assert document["alignment"]["regime"] == result.alignment.regime.value
-    assert document["stability"]["kl"] == pytest.approx(result.importance.kl, rel=1e-5)
+    assert document["stability"]["kl"] == pytest.approx(result.importance.kl, rel=5e-4)
     assert document["staleness"]["max"] == result.staleness.max
     assert document["staleness"]["bound"] == 4
     assert document["ledger"]["inFlight"] == 0
