@@ -40,17 +40,28 @@ gymnasium.register("Hungry-v0", entry_point=Hungry, max_episode_steps=500)
 '''
 
 
-@pytest.fixture
-def training(kubectl: Kubectl, restricted: str, release: Release) -> Iterator[Job]:
-    """The job `run`, which trains and has a checkpoint on its volume."""
-    job = Job(kubectl, restricted, "run")
+@pytest.fixture(scope="module")
+def endless(kubectl: Kubectl, release: Release) -> Iterator[Job]:
+    """The job `run`, which survives what one test after the other does to it."""
+    namespace = "losses"
+    kubectl("create", "namespace", namespace)
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    job = Job(kubectl, namespace, "run")
     job.apply(DURABLE)
+    yield job
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture
+def training(endless: Job) -> Job:
+    """The job `run`, which trains and has a checkpoint on its volume."""
+    job = endless
     job.until(
         lambda s: s.phase == "Running" and s.checkpoint and (s.checkpoint.version or 0) >= 5,
         "it trains",
     )
-    yield job
-    kubectl("delete", "-n", restricted, "arl", "run", "--timeout=60s", seconds=90)
+    assert len(job.pods("actor")) == 2
+    return job
 
 
 def goes_on(job: Job, seconds: float = 240.0) -> None:
@@ -63,6 +74,46 @@ def uid(pod: Any) -> str:
     found = pod["metadata"]["uid"]
     assert isinstance(found, str)
     return found
+
+
+def test_an_actor_out_of_memory_is_named_and_comes_back(
+    kubectl: Kubectl, restricted: str, release: Release
+) -> None:
+    module = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "hungry"},
+        "data": {"hungry.py": HUNGRY},
+    }
+    kubectl("apply", "-n", restricted, "-f", "-", stdin=dump_document(module))
+
+    def role(container: str) -> dict[str, Any]:
+        code = {"name": "environment", "mountPath": "/opt/environment"}
+        path = {"name": "PYTHONPATH", "value": "/opt/asyncrl/code:/opt/environment"}
+        pod = {
+            "containers": [{"name": container, "volumeMounts": [code], "env": [path]}],
+            "volumes": [{"name": "environment", "configMap": {"name": "hungry"}}],
+        }
+        return {"template": {"spec": pod}}
+
+    actors = role("actor") | {
+        "env": [{"name": "HUNGRY", "value": "yes"}],
+        "resources": {"limits": {"memory": "1Gi"}},
+    }
+    workload = {"gymnasium": {"id": "Hungry-v0", "modules": ["hungry"]}}
+    job = Job(kubectl, restricted, "hungry")
+    job.apply(ENDLESS | {"workload": workload, "actors": actors, "learner": role("learner")})
+    status = job.until(lambda s: s.roles and s.roles[0].restarts >= 1, "an actor is killed")
+    release.kill()
+    status = job.until(
+        lambda s: s.roles[0].restarts == 2 and s.roles[0].ready == 2, "they are back"
+    )
+    assert status.last_failure is not None
+    assert status.last_failure.process.startswith("actor-")
+    assert status.last_failure.reason == "OutOfMemory"
+    assert "raise its memory limit" in (status.last_failure.message or "")
+    assert status.roles[1].restarts == 0, "the learner stays"
+    goes_on(job)
 
 
 def test_a_lost_actor_is_replaced_in_seconds_and_nobody_else_notices(training: Job) -> None:
@@ -147,43 +198,3 @@ def test_a_run_waits_for_a_node_and_goes_on_after_a_drain(
     lines = [event["message"] for event in told["items"]]
     name = learner["metadata"]["name"]
     assert any("evicting" in line and name in line for line in lines), lines
-
-
-def test_an_actor_out_of_memory_is_named_and_comes_back(
-    kubectl: Kubectl, restricted: str, release: Release
-) -> None:
-    module = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "hungry"},
-        "data": {"hungry.py": HUNGRY},
-    }
-    kubectl("apply", "-n", restricted, "-f", "-", stdin=dump_document(module))
-
-    def role(container: str) -> dict[str, Any]:
-        code = {"name": "environment", "mountPath": "/opt/environment"}
-        path = {"name": "PYTHONPATH", "value": "/opt/asyncrl/code:/opt/environment"}
-        pod = {
-            "containers": [{"name": container, "volumeMounts": [code], "env": [path]}],
-            "volumes": [{"name": "environment", "configMap": {"name": "hungry"}}],
-        }
-        return {"template": {"spec": pod}}
-
-    actors = role("actor") | {
-        "env": [{"name": "HUNGRY", "value": "yes"}],
-        "resources": {"limits": {"memory": "1Gi"}},
-    }
-    workload = {"gymnasium": {"id": "Hungry-v0", "modules": ["hungry"]}}
-    job = Job(kubectl, restricted, "hungry")
-    job.apply(ENDLESS | {"workload": workload, "actors": actors, "learner": role("learner")})
-    status = job.until(lambda s: s.roles and s.roles[0].restarts >= 1, "an actor is killed")
-    release.kill()
-    status = job.until(
-        lambda s: s.roles[0].restarts == 2 and s.roles[0].ready == 2, "they are back"
-    )
-    assert status.last_failure is not None
-    assert status.last_failure.process.startswith("actor-")
-    assert status.last_failure.reason == "OutOfMemory"
-    assert "raise its memory limit" in (status.last_failure.message or "")
-    assert status.roles[1].restarts == 0, "the learner stays"
-    goes_on(job)
