@@ -53,8 +53,11 @@ def test_numbers_are_scraped_while_it_trains(
 ) -> None:
     job = Job(kubectl, restricted, "numbers")
     job.apply(ENDLESS)
-    seen = job.until(lambda s: s.phase == "Running" and version(s) > 10, "it trains")
-    assert condition(seen, "Running") == ("True", "AllRolesReady")
+    seen = job.until(
+        lambda s: condition(s, "Running") == ("True", "AllRolesReady") and version(s) > 10,
+        "it trains with everyone",
+    )
+    assert seen.phase == "Running"
     assert seen.staleness is not None
 
     mine = {"namespace": restricted, "name": "numbers"}
