@@ -164,8 +164,19 @@ class OperatorMetrics:
 
 
 def _first_run(before: JobStatus, after: JobStatus) -> bool:
-    ran = before.report_time is not None or before.phase not in ("Pending",)
-    return after.phase == "Running" and not ran and before.attempt == 0
+    """Whether the job runs now and never did: Running has been False since the start.
+
+    A report says nothing of that: a learner may report before an actor is ready. Nor does a job
+    count that was suspended first, as it did not try to run.
+    """
+    if after.phase != "Running" or before.phase == "Running":
+        return False
+    conditions = {condition.type: condition for condition in before.conditions}
+    running, start = conditions.get("Running"), before.start_time
+    if running is None or start is None:
+        return True
+    waited = running.status == "False" and running.last_transition_time <= start
+    return waited and "Suspended" not in conditions
 
 
 def _remove(gauge: Gauge, key: Key) -> None:

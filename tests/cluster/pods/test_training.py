@@ -69,6 +69,7 @@ def test_numbers_are_scraped_while_it_trains(
     running = frozenset((mine | {"condition": "Running"}).items())
     assert operator["asyncrl_job_condition", running] == 1
     assert operator["asyncrl_jobs", frozenset({("phase", "Running")})] == 1
+    assert operator["asyncrl_operator_time_to_running_seconds_count", frozenset()] >= 1
 
     (learner,), (server,) = job.pods("learner"), job.pods("parameter-server")
     assert scrape(learner)["asyncrl_learner_policy_version", frozenset()] > 10

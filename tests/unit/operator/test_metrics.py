@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import generate_latest
+from unit.operator.worlds import Life, at
 
 from asyncrl_api.status import (
     AlignmentStatus,
     Condition,
     JobStatus,
+    LearnerReport,
     RoleStatus,
     StabilityStatus,
     TrainingStatus,
 )
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.metrics_reference import PATH, metrics_markdown
+from asyncrl_operator.plan.observed import Report
+from asyncrl_operator.plan.plan import Plan
 
 KEY = ("default", "job")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,6 +71,71 @@ def test_what_was_counted_is_not_counted_again() -> None:
     (failures,) = [line for line in lines(metrics, "restarts_total") if "failure" in line]
     assert failures.endswith(" 1.0")
     assert "asyncrl_operator_time_to_running_seconds_count 0.0" in lines(metrics, "time_to_run")
+
+
+class Watched(Life):
+    """A life whose every status is counted, as the operator counts it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = OperatorMetrics()
+
+    def look(self, seconds: float | None = None) -> Plan:
+        before = JobStatus.model_validate(self.status or {})
+        made = super().look(seconds)
+        self.metrics.observe(KEY, before, made.status, age=self.now)
+        return made
+
+    @property
+    def starts(self) -> list[str]:
+        return lines(self.metrics, "to_running_seconds_count") + lines(
+            self.metrics, "to_running_seconds_sum"
+        )
+
+
+STARTED = [
+    "asyncrl_operator_time_to_running_seconds_count 1.0",
+    "asyncrl_operator_time_to_running_seconds_sum 7.0",
+]
+
+
+def test_the_first_run_is_counted_also_if_the_learner_reports_before_the_actors_come() -> None:
+    life = Watched()
+    life.step(0)
+    life.add("parameter-server")
+    life.add("learner")
+    report = LearnerReport(time=at(5), update=1)
+    life.observed = replace(life.observed, report=Report(report, at(5), at(5)))
+    life.step(5)
+    assert (life.phase, life.known.report_time) == ("Pending", at(5))
+    life.add("actor")
+    life.step(7)
+    assert life.phase == "Running"
+    assert life.starts == STARTED
+
+
+def test_coming_back_is_no_start() -> None:
+    life = Watched()
+    life.step(0)
+    for role in ("parameter-server", "learner", "actor"):
+        life.add(role)
+    life.step(7)
+    life.change("learner-0", ready=False, restarts=1)
+    life.step(20)
+    assert life.phase == "Restarting"
+    life.change("learner-0", ready=True)
+    life.step(30)
+    assert life.phase == "Running"
+    for suspend in (True, False):
+        life.spec["runPolicy"] = {"suspend": suspend}
+        for _ in range(3):
+            life.step(40)
+            life.pods.clear()
+    for role in ("parameter-server", "learner", "actor"):
+        life.add(role)
+    life.step(50)
+    assert life.phase == "Running"
+    assert life.starts == STARTED
 
 
 def test_the_reference_is_up_to_date() -> None:
