@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import signal
 from pathlib import Path
 
@@ -85,6 +84,7 @@ def test_a_learner_resumes_and_the_others_stay(tmp_path: Path) -> None:
         run.until_version(45)
         others = {name: pid for name, pid in folder.pids().items() if name != "learner-0"}
         run.kill("learner-0")
+        newest = folder.newest_checkpoint()  # the next life takes seconds to write one
         run.until_attempt("learner-0", 1)
         run.advances()
         report = folder.learner()
@@ -96,10 +96,8 @@ def test_a_learner_resumes_and_the_others_stay(tmp_path: Path) -> None:
         assert run.restarts("learner") == 1
         gate.touch()
         assert run.end().phase == "Complete"
-    (resumed,) = re.findall(r"event=resumed version=(\d+) found=True", folder.words("learner-0"))
-    # Of the interval's checkpoints the newest before the kill, which is not at a certain moment.
-    assert int(resumed) >= 40
-    assert int(resumed) % 20 == 0
+    assert newest >= 40
+    assert f"event=resumed version={newest} found=True" in folder.words("learner-0")
     assert "Restarting" in {status.phase for status in run.statuses}
     for version in (20, 40):
         state = folder.state(version)

@@ -31,6 +31,7 @@ def test_a_killed_rank_restarts_them_all(tmp_path: Path) -> None:
         folder = run.folder
         run.until_version(25)
         actors = [folder.pid("actor-0"), folder.pid("actor-1")]
+        newest = folder.newest_checkpoint()
         run.kill("learner-1")
         run.until_attempt("learner-0", 1)
         run.until_attempt("learner-1", 1)
@@ -47,7 +48,6 @@ def test_a_killed_rank_restarts_them_all(tmp_path: Path) -> None:
         re.findall(r"event=resumed version=(\d+)", folder.words(f"learner-{rank}"))
         for rank in (0, 1)
     ]
-    # Of the interval's checkpoints the newest before the kill, which is not at a certain moment.
     assert resumed[0] == resumed[1]
-    assert [int(version) % 20 for version in resumed[0]] == [0]
-    assert int(resumed[0][0]) >= 20
+    # Rank 0 lives for a moment longer than the one that was killed, and may checkpoint in it.
+    assert resumed[0] in ([str(newest)], [str(newest + 20)])

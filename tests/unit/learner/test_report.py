@@ -65,12 +65,17 @@ def test_the_first_update_has_no_cosine(results: list[UpdateResult]) -> None:
     assert (alignment["low"], alignment["high"]) == (0.05, 0.3)
 
 
+def four_digits(value: float | None) -> float:
+    assert value is not None
+    return float(f"{value:.4g}")
+
+
 def test_later_updates_have_their_numbers(results: list[UpdateResult]) -> None:
     result = results[-1]
     document = document_of(snapshot_of(result))
-    assert document["alignment"]["cosine"] == pytest.approx(result.alignment.cosine, rel=5e-4)
+    assert document["alignment"]["cosine"] == four_digits(result.alignment.cosine)
     assert document["alignment"]["regime"] == result.alignment.regime.value
-    assert document["stability"]["kl"] == pytest.approx(result.importance.kl, rel=5e-4)
+    assert document["stability"]["kl"] == four_digits(result.importance.kl)
     assert document["staleness"]["max"] == result.staleness.max
     assert document["staleness"]["bound"] == 4
     assert document["ledger"]["inFlight"] == 0
