@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncrl_api import labels
@@ -189,6 +189,29 @@ def template_hash(job: AsyncRLJob, role: Role) -> str:
     own = role_spec(job, role).model_dump(mode="json", by_alias=True)
     scaled = (*ELASTIC, "replicas") if role == "actor" else ELASTIC
     return digest([read, {name: part for name, part in own.items() if name not in scaled}])
+
+
+def with_running_image(
+    job: AsyncRLJob, jobs: Mapping[Role, RoleJob], settings: Settings
+) -> Settings:
+    """The default image of a job as long as it has Jobs: that of the roles that run by default.
+
+    A new version of the operator brings a new one, and a role that is made anew must not differ
+    from those that stay. A Job of an earlier spec says nothing: it may have had an image of its own.
+    """
+    for role, current in jobs.items():
+        spec = role_spec(job, role)
+        own = (spec.template.get("spec") or {}).get("containers") or []
+        if spec.image is not None or _image(own, role) is not None:
+            continue
+        image = _image(current.template["spec"]["containers"], role)
+        if image is not None and current.template_hash == template_hash(job, role):
+            return replace(settings, worker_image=image)
+    return settings
+
+
+def _image(containers: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    return next((c.get("image") for c in containers if c.get("name") == name), None)
 
 
 def digest(value: Any) -> str:

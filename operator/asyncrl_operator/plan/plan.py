@@ -33,9 +33,15 @@ from asyncrl_operator.plan.events import Event, condition_events, event_beside
 from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
 from asyncrl_operator.plan.losses import cleared, counted, next_start, too_many
 from asyncrl_operator.plan.names import ROLES, Owner, Role
-from asyncrl_operator.plan.objects import Object, Reference, base_objects, role_job
+from asyncrl_operator.plan.objects import (
+    Object,
+    Reference,
+    base_objects,
+    role_job,
+    with_running_image,
+)
 from asyncrl_operator.plan.observed import Observed
-from asyncrl_operator.plan.pods import durable, role_spec, with_running_image
+from asyncrl_operator.plan.pods import durable, role_spec
 from asyncrl_operator.plan.settings import Settings
 from asyncrl_operator.plan.status import (
     PROBLEMS,

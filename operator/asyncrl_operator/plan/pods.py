@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from asyncrl_api import labels
@@ -21,7 +20,6 @@ from asyncrl_operator.plan.names import (
     Owner,
     Role,
 )
-from asyncrl_operator.plan.observed import RoleJob
 from asyncrl_operator.plan.settings import Settings
 
 RUN_DIRECTORY = "/run/asyncrl"
@@ -41,29 +39,6 @@ def role_spec(job: AsyncRLJob, role: Role) -> RoleSpec:
     spec = job.spec
     roles = {"actor": spec.actors, "learner": spec.learner}
     return roles.get(role, spec.parameter_server)
-
-
-def with_running_image(
-    job: AsyncRLJob, jobs: Mapping[Role, RoleJob], settings: Settings
-) -> Settings:
-    """The default image of a job as long as it has Jobs: that of the roles that run by default.
-
-    A new version of the operator brings a new one, and a role that is made anew must not differ
-    from those that stay.
-    """
-    for role, current in jobs.items():
-        spec = role_spec(job, role)
-        own = (spec.template.get("spec") or {}).get("containers") or []
-        if spec.image is not None or _image(own, role) is not None:
-            continue
-        image = _image(current.template["spec"]["containers"], role)
-        if image is not None:
-            return replace(settings, worker_image=image)
-    return settings
-
-
-def _image(containers: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    return next((c.get("image") for c in containers if c.get("name") == name), None)
 
 
 def pod_template(

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
-
-from cluster.kubectl import Kubectl
-
-
-def evict(kubectl: Kubectl, namespace: str, pod: str) -> None:
-    """As kubectl drain does."""
-    document = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": namespace},
-    }
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
-    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(document))
 
 
 def kill_in(pod_uid: str, module: str) -> None:

@@ -579,6 +579,14 @@ def test_a_new_default_image_is_for_jobs_that_have_no_pods() -> None:
     }
 
 
+def test_an_image_that_is_taken_back_is_no_default() -> None:
+    life = Life({"actors": {"image": "wrong:1"}})
+    life.step()
+    life.spec["actors"] = {}
+    life.jobs = {"actor": life.jobs["actor"]}
+    assert images(life.look(10))["job-learner"] == "worker:1"
+
+
 def images(made: Plan) -> dict[str, str]:
     jobs = [document for document in made.apply if document["kind"] == "Job"]
     pods = {job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in jobs}
