@@ -97,14 +97,6 @@ class Images:
                     archive.unlink()
                 return self._from_scratch(name, {str(system): "/"}, ["python3"])
 
-    def worker(self) -> Image:
-        """The image of the roles, as images/worker.Dockerfile makes it from this checkout."""
-        return self.build("worker")
-
-    def operator(self) -> Image:
-        """The image of the operator, as images/operator.Dockerfile makes it from this checkout."""
-        return self.build("operator")
-
     def build(self, name: str) -> Image:
         """Build images/NAME.Dockerfile. The tag is a digest of the content."""
         base = self.base()

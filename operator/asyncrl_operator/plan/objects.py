@@ -197,7 +197,7 @@ def with_running_image(
     """The default image of a job as long as it has Jobs: that of the roles that run by default.
 
     A new version of the operator brings a new one, and a role that is made anew must not differ
-    from those that stay. A Job of an earlier spec says nothing: it may have had an image of its own.
+    from those that stay. A Job of an earlier spec says nothing: its image may have been its own.
     """
     for role, current in jobs.items():
         spec = role_spec(job, role)

@@ -90,8 +90,8 @@ class World:
                 after_request(verb, resource, status)
 
         metrics.count_request = counted  # type: ignore[method-assign]
-        self._operator = Operator(options, metrics)
         before = self.requests["WATCH", "pods"]
+        self._operator = Operator(options, metrics)
         async with asyncio.timeout(60):
             while self.requests["WATCH", "pods"] == before:
                 await asyncio.sleep(0.05)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from typing import Any, cast
+
+import pytest
 
 from asyncrl_operator.children import Children
 from asyncrl_operator.jobs import Jobs
-from asyncrl_operator.kube.client import POD, Api, Object
+from asyncrl_operator.kube.client import POD, Api, ApiError, Object
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.plan.names import Owner
 from asyncrl_operator.plan.settings import Settings
@@ -73,30 +76,50 @@ def ended_learner() -> Object:
     }
 
 
+SUSPENDED = {
+    "apiVersion": "asyncrl.io/v1alpha1",
+    "kind": "AsyncRLJob",
+    "metadata": {"name": "job", "namespace": "default", "uid": "uid", "generation": 2},
+    "spec": {
+        "workload": {"gymnasium": {"id": "CartPole-v1"}},
+        "checkpoint": {"volume": {"claim": {}}},
+        "runPolicy": {"suspend": True},
+    },
+}
+
+
+def operator(api: Taking) -> tuple[Reconciler, Children]:
+    """One that has just started, with what its watches bring."""
+    queue: list[Any] = []
+    jobs = Jobs(queue.append)
+    jobs.seen(SUSPENDED)
+    children = Children(cast(Api, api), (None,), queue.append)
+    reports = Reports(1.0, queue.append)
+    metrics = OperatorMetrics()
+    return Reconciler(cast(Api, api), jobs, children, reports, metrics, Settings()), children
+
+
 def test_a_last_word_said_before_the_first_look_is_heard() -> None:
     async def story() -> Object:
         api = Taking()
-        queue: list[Any] = []
-        jobs = Jobs(queue.append)
-        children = Children(cast(Api, api), (None,), queue.append)
-        jobs.seen(
-            {
-                "apiVersion": "asyncrl.io/v1alpha1",
-                "kind": "AsyncRLJob",
-                "metadata": {"name": "job", "namespace": "default", "uid": "uid", "generation": 2},
-                "spec": {
-                    "workload": {"gymnasium": {"id": "CartPole-v1"}},
-                    "checkpoint": {"volume": {"claim": {}}},
-                    "runPolicy": {"suspend": True},
-                },
-            }
-        )
+        reconciler, children = operator(api)
         children.learn(POD, ended_learner())
-        reports = Reports(1.0, queue.append)
-        reconciler = Reconciler(
-            cast(Api, api), jobs, children, reports, OperatorMetrics(), Settings()
-        )
         await reconciler.reconcile(KEY)
         return api.statuses[-1]
 
     assert asyncio.run(story())["checkpoint"] == {"version": 7}
+
+
+@pytest.mark.parametrize(("status", "fails"), [(404, False), (409, True)])
+def test_a_job_that_is_deleted_meanwhile_is_no_failure(status: int, fails: bool) -> None:
+    class Gone(Taking):
+        async def apply(self, *_: Any, **__: Any) -> Object:
+            raise ApiError(status, "Gone", "meanwhile")
+
+    async def story() -> None:
+        reconciler, _ = operator(Gone())
+        assert await reconciler.reconcile(KEY) is None
+
+    expected = pytest.raises(ApiError) if fails else nullcontext()
+    with expected:
+        asyncio.run(story())
