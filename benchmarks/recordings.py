@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncrl_api.manifest import load_manifest
+from asyncrl_worker.learner.report import observables as learner_observables
 from asyncrl_worker.stability import Observables
 from benchmarks.ours import run_job
 from benchmarks.single_process import SingleProcess, Update
@@ -38,14 +39,18 @@ COLUMNS = {
 }
 """Columns of metrics.jsonl, and the observables that they are."""
 
+MEASURED = ("entropy", "gradientNorm", "policyLoss", "valueLoss")
+"""Columns that every update has: a null in them was not finite. A column left out is no news."""
+
 DEADLINE = 600.0
 """Seconds that a run with processes may take."""
 
 
 def observables(row: Row) -> Observables:
     """What the judge saw at this update."""
-    seen = {name: row.get(column) for column, name in COLUMNS.items()}
-    return Observables(update=row["update"], **seen)
+    seen: dict[str, Any] = {name: row.get(column) for column, name in COLUMNS.items()}
+    lost = {COLUMNS[column]: math.nan for column in MEASURED if row.get(column, 0) is None}
+    return Observables(update=row["update"], **(seen | lost))
 
 
 def record(manifest: Path, overrides: list[str], *, processes: bool) -> list[Row]:
@@ -76,28 +81,9 @@ def _lines(path: Path) -> Iterator[Row]:
 
 
 def _row(index: int, update: Update) -> Row:
-    result = update.result
-    decision, importance = result.alignment, result.importance
-    return _kept(
-        {
-            "update": index,
-            "environmentSteps": update.environment_steps,
-            "cosine": decision.cosine,
-            "smoothed": decision.smoothed,
-            "relative": result.relative_alignment,
-            "kl": importance.kl,
-            "maxLogRatio": importance.max_log_ratio,
-            "effectiveSampleSize": importance.effective_sample_size,
-            "clippedFraction": importance.clipped_fraction,
-            "entropy": importance.entropy,
-            "entropyFraction": result.entropy_fraction,
-            "gradientNorm": result.gradient_norm,
-            "policyLoss": result.policy_loss,
-            "valueLoss": result.value_loss,
-            "stalenessMean": result.staleness.mean,
-            "episodeReturn": update.episode_return,
-        }
-    )
+    seen = learner_observables(index, update.result, update.episode_return)
+    columns = {column: getattr(seen, name) for column, name in COLUMNS.items()}
+    return _kept({"update": index, "environmentSteps": update.environment_steps, **columns})
 
 
 def _kept(row: Row) -> Row:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from cluster import parts
-from cluster.build import build
 from cluster.cluster import Cluster
 from cluster.control_plane import ControlPlane
+from cluster.helm import helm as helm
 from cluster.kubectl import Kubectl, install_crd
 from cluster.kwok import Kwok
 from cluster.network import Unavailable
@@ -115,13 +114,6 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     kubectl("create", "namespace", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    """The helm program."""
-    build(parts.HELM)
-    return parts.HELM.program("helm")
 
 
 def _image(request: pytest.FixtureRequest, name: str) -> str:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+from cluster import parts
+from cluster.build import build
+
 
 class Helm:
     """Runs helm in one namespace: `helm("install", "asyncrl", chart)` returns what it prints."""
@@ -19,3 +23,10 @@ class Helm:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The helm program."""
+    build(parts.HELM)
+    return parts.HELM.program("helm")

@@ -13,6 +13,7 @@ import yaml
 from cluster import parts
 from cluster.build import build
 from cluster.control_plane import ControlPlane
+from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 
 ROOT = Path(__file__).parents[2]
@@ -102,14 +103,14 @@ def test_a_field_that_nobody_knows_would_be_refused(helm: Path, monitored: Contr
 def test_helm_installs_monitors_and_rules_and_takes_them_away(
     helm: Path, monitored: ControlPlane
 ) -> None:
-    cluster = ("--kubeconfig", monitored.kubeconfig, "-n", "ops")
-    run(helm, *cluster, "install", "asyncrl", CHART, *settings(*ENABLED))
+    release = Helm(helm, monitored.kubeconfig, "ops")
+    release("install", "asyncrl", str(CHART), *settings(*ENABLED))
     stored = by_name(installed(monitored.kubectl))
     written = by_name(rendered(helm))
     assert stored.keys() == written.keys()
     for name, spec in written.items():
         assert contains(stored[name], spec), json.dumps([stored[name], spec], indent=1)
-    run(helm, *cluster, "uninstall", "asyncrl", "--wait")
+    release("uninstall", "asyncrl", "--wait")
     assert installed(monitored.kubectl) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster.control_plane import ControlPlane
+from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 from cluster.operator_process import start_operator
 from cluster.processes import Process
@@ -76,8 +76,7 @@ def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
     kubectl = audited.kubectl
     for namespace in ("ops", "team"):
         kubectl("create", "namespace", namespace)
-    command = [str(helm), "--kubeconfig", str(audited.kubeconfig), "-n", "ops"]
-    subprocess.run([*command, "install", "asyncrl", str(CHART)], check=True, capture_output=True)
+    Helm(helm, audited.kubeconfig, "ops")("install", "asyncrl", str(CHART))
     kubectl("wait", "--for=condition=Established", "crd/asyncrljobs.asyncrl.io", "--timeout=60s")
     document = yaml.safe_load(audited.kubeconfig.read_text())
     token = kubectl("create", "token", "asyncrl", "-n", "ops").strip()

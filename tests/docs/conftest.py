@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import parts
-from cluster.build import build
+from cluster.helm import helm as helm
 from docs.stage import Stage
 from docs.workplace import Workplace
 
@@ -20,13 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    """The helm program."""
-    build(parts.HELM)
-    return parts.HELM.program("helm")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.by_hand.kubelet import HandKubelet
+from cluster.job import condition
 
 from asyncrl_api.status import JobStatus
 from asyncrl_operator.kube.client import ASYNCRLJOB, EVENT, Api, Kind, Object
@@ -209,12 +210,6 @@ async def world(kubeconfig: Path, namespace: str) -> AsyncIterator[World]:
             yield found
         finally:
             await found.kill()
-
-
-def condition(status: JobStatus, kind: str) -> tuple[str, str]:
-    """Status and reason of a condition."""
-    found = next((c for c in status.conditions if c.type == kind), None)
-    return ("", "") if found is None else (found.status, found.reason)
 
 
 CLAIM: Object = {"checkpoint": {"volume": {"claim": {}}}}

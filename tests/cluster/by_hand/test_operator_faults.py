@@ -10,7 +10,6 @@ import pytest
 from cluster.by_hand.harness import (
     CLAIM,
     all_ready,
-    condition,
     name,
     ready,
     role,
@@ -18,6 +17,7 @@ from cluster.by_hand.harness import (
     running,
     world,
 )
+from cluster.job import condition
 
 from asyncrl_operator import memory, reconcile
 from asyncrl_operator.kube.client import (

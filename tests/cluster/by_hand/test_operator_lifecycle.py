@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cluster.by_hand.harness import (
     CLAIM,
-    condition,
     name,
     ready,
     role,
@@ -20,6 +19,7 @@ from cluster.by_hand.harness import (
     world,
 )
 from cluster.by_hand.kubelet import LearnerAnswers
+from cluster.job import condition
 
 from asyncrl_api.status import (
     AlignmentStatus,

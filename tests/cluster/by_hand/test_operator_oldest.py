@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from cluster import parts
-from cluster.by_hand.harness import condition, name, ready, role, run, running, settled, world
+from cluster.by_hand.harness import name, ready, role, run, running, settled, world
+from cluster.job import condition
 
 LAST_WORD = (
     '{"role": "learner", "index": 0, "outcome": "Complete", "reason": "TargetReturnReached",'

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncrl_worker.stability import Observables
+from asyncrl_worker.stability import Observables, StabilityJudge, Verdict
 from benchmarks import verdicts
 from benchmarks.recordings import observables, read, write
 
@@ -28,6 +28,14 @@ def run(*phases: tuple[int, float, dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_row_is_what_the_judge_saw() -> None:
     seen = observables({"update": 3, "kl": 0.5, "smoothed": 0.1, "episodeReturn": None})
     assert seen == Observables(update=3, kl=0.5, smoothed_cosine=0.1)
+
+
+def test_a_loss_that_was_not_finite_is_not_taken_for_absent() -> None:
+    judge = StabilityJudge()
+    for row in run((40, 20.0, {}), (20, 20.0, {"policyLoss": None, "gradientNorm": None})):
+        judgement = judge.observe(observables(row))
+    assert judgement.verdict is Verdict.DIVERGED
+    assert judgement.reasons[0] in ("NonFiniteLoss", "NonFiniteGradient")
 
 
 def test_a_recording_repeats_itself_to_the_byte(

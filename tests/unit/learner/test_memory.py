@@ -65,7 +65,7 @@ class Run:
                 returns=[float(batch.rewards.sum())],
             )
             self.memory.alignment.observe(result)
-            seen = report.observables(self.step.updates, result, self.progress)
+            seen = report.observables(self.step.updates, result, self.progress.episode_return)
             judgement = self.judge.observe(seen)
             self.response.respond(judgement)
             results.append((result, judgement))

@@ -34,7 +34,7 @@ def results() -> list[UpdateResult]:
 
 def snapshot_of(result: UpdateResult, counts: AlignmentCounts | None = None) -> Snapshot:
     progress = Progress(Stopping(environmentSteps=100), lambda: 0.0)
-    judgement = StabilityJudge().observe(report.observables(1, result, progress))
+    judgement = StabilityJudge().observe(report.observables(1, result, progress.episode_return))
     return Snapshot(
         update=1,
         training=report.training_status(progress),

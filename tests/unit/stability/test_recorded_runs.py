@@ -85,7 +85,7 @@ def test_a_healthy_run_is_at_most_watched_and_mostly_healthy(name: str) -> None:
 
 
 def test_todays_defaults_on_cartpole_are_never_out_of_order() -> None:
-    """KL up to .2 and a dip to half the return: one judged twice as strictly would be Degraded."""
+    """A KL of .6 for some updates, and a dip of nearly half the return, on the way to 500."""
     assert set(verdicts("cartpole.default.4.4")) == {HEALTHY}
     assert set(verdicts("cartpole.default.16.0")) == {HEALTHY}
 

@@ -175,7 +175,9 @@ class TrainingLoop:
         steps = sum(fragment.environment_steps for fragment in fragments)
         returns = [value for f in fragments for value in f.episode_returns.tolist()]
         progress.trained(steps=steps, version=self._step.version, returns=returns)
-        judgement = self._judge.observe(report.observables(self._step.updates, result, progress))
+        judgement = self._judge.observe(
+            report.observables(self._step.updates, result, progress.episode_return)
+        )
         action = self._response.respond(judgement)
         due = result.outcome == "trained" and self._checkpoint_due()
         self._settle(message, result, reset=due and self._policy.exact_lag is not None)

@@ -177,7 +177,7 @@ def ledger_status(ledger: Ledger) -> LedgerStatus:
     )
 
 
-def observables(update: int, result: UpdateResult, progress: Progress) -> Observables:
+def observables(update: int, result: UpdateResult, episode_return: float | None) -> Observables:
     """What the stability judge looks at."""
     decision, importance = result.alignment, result.importance
     return Observables(
@@ -194,7 +194,7 @@ def observables(update: int, result: UpdateResult, progress: Progress) -> Observ
         gradient_norm=result.gradient_norm,
         value_loss=result.value_loss,
         staleness_mean=result.staleness.mean,
-        episode_return=progress.episode_return,
+        episode_return=episode_return,
         policy_loss=result.policy_loss,
     )
 

@@ -17,7 +17,7 @@ single sample, which a clip silences: its severity ends at 2, too.
 
 KL, ratios, gradient norm and alignment are causes: they say why a return may fall, not that it
 does, and clip and truncation are there to take it. Until the return has lost half of what it
-gained, they count one level less: a run that learns is Degraded by causes far beyond alone, and not
+gained, they count one level less: a run that learns is Degraded only by one far beyond, and not
 Diverged by any.
 
 A score of 1, 2, 3 calls for Watch, Degraded, Diverged. A verdict is entered after `enter_updates`
