@@ -138,5 +138,18 @@ def test_coming_back_is_no_start() -> None:
     assert life.starts == STARTED
 
 
+def test_a_job_that_was_made_suspended_is_no_slow_start() -> None:
+    life = Watched()
+    life.spec["runPolicy"] = {"suspend": True}
+    life.step(0)
+    life.spec["runPolicy"] = {"suspend": False}
+    life.step(3600)
+    for role in ("parameter-server", "learner", "actor"):
+        life.add(role)
+    life.step(3610)
+    assert life.phase == "Running"
+    assert life.starts[0].endswith("count 0.0")
+
+
 def test_the_reference_is_up_to_date() -> None:
     assert Path(PATH).read_text() == metrics_markdown()
