@@ -16,11 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from asyncrl_operator.kube.client import LEASE, Api, ApiError, Object
+from asyncrl_operator.kube.client import LEASE, POD, Api, ApiError, Object
 from asyncrl_operator.plan.names import MANAGER
 
 DURATION = 15
 """Seconds without a sign of life after which another takes the Lease."""
+GONE = 5.0
+"""The same where the holder's pod is gone: a process that lives has renewed twice in that time."""
 GIVE_UP = 10.0
 """Seconds without a renewal after which the holder ends: before anyone may take its place."""
 RETRY = 2.0
@@ -31,7 +33,10 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """The Lease of this name; others' clocks are not asked, only whether it changes."""
+    """The Lease of this name; others' clocks are not asked, only whether it changes.
+
+    `holder` is the name of a pod of this namespace, or, with a `_` in it, of a process elsewhere.
+    """
 
     def __init__(
         self,
@@ -87,7 +92,8 @@ class Lease:
                 version = str(known["metadata"]["resourceVersion"])
                 if self._seen[0] != version:
                     self._seen = (version, began)
-                if began - self._seen[1] < DURATION:
+                silent = began - self._seen[1]
+                if silent < DURATION and not (silent >= GONE and await self._gone(holder)):
                     return False
             await self._write(known, new=holder != self._holder)
         except ApiError as error:
@@ -96,6 +102,13 @@ class Lease:
             return False
         self._renewed = began
         return True
+
+    async def _gone(self, holder: str) -> bool:
+        """Whether its pod was deleted, or ended and stayed, as an evicted one does."""
+        if "_" in holder:
+            return False
+        pod = await self._api.get(POD, self._namespace, holder)
+        return pod is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     async def _write(self, known: Object | None, *, new: bool) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -234,8 +234,7 @@ def _own_namespace() -> str:
 
 def _holder() -> str:
     """Of a Lease. A pod's container that is restarted goes on with the one it had."""
-    name = socket.gethostname()
-    return name if OWN_NAMESPACE.exists() else f"{name}_{uuid.uuid4()}"
+    return os.environ.get("POD_NAME") or f"{socket.gethostname()}_{uuid.uuid4()}"
 
 
 async def _run(options: Options) -> int:

@@ -123,7 +123,7 @@ def build_all(options: argparse.Namespace) -> int:
     except Unavailable as error:
         print(f"{error}; tests with pods are left out", file=sys.stderr)
     else:
-        build(parts.node(), parts.COREDNS)
+        build(parts.node(), parts.COREDNS, parts.KUBE_ROUTER)
         images.pause()
         for name in IMAGES:
             images.build(name)

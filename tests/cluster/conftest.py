@@ -112,6 +112,9 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     """A namespace for one test; what is in it is deleted with it."""
     name = f"test-{os.getpid()}-{next(_numbers)}"
     kubectl("create", "namespace", name)
+    # Without its service account no pod can be made by hand.
+    account = ("wait", "-n", name, "serviceaccount/default", "--for=create")
+    kubectl(*account, "--timeout=60s", seconds=90)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

@@ -82,6 +82,9 @@ KWOK = Part("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "sigs.k8s.io/kwok/cmd
 COREDNS = Part(
     "coredns", "github.com/coredns/coredns", "v1.14.5", {"coredns": "github.com/coredns/coredns"}
 )
+_ROUTER = "github.com/cloudnativelabs/kube-router/v2"
+KUBE_ROUTER = Part("kube-router", _ROUTER, "v2.1.0", {"kube-router": f"{_ROUTER}/cmd/kube-router"})
+"""Enforces network policies."""
 _CRDS = "example/prometheus-operator-crd/monitoring.coreos.com_"
 MONITORING = Part(
     "prometheus-operator",
@@ -106,6 +109,8 @@ PACKAGES = {
     "runc": "runc",
     "containernetworking-plugins": "/usr/lib/cni/ptp",
     "iptables": "iptables",
+    "ipset": "ipset",
+    "procps": "pkill",
     "conntrack": "conntrack",
     "buildah": "buildah",
     "skopeo": "skopeo",

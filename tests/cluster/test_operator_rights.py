@@ -38,6 +38,7 @@ UNUSED_HERE: dict[Right, str] = {
     ("", "pods", "create"): "a lost pod that ran is replaced at once",
     ("asyncrl.io", "asyncrljobs/finalizers", "update"): OWNERS,
     ("batch", "jobs/finalizers", "update"): OWNERS,
+    ("coordination.k8s.io", "leases", "create"): "the first operator of all; here one was lost",
 }
 """Rights that the life of the jobs below, on a cluster without nodes, does not need; what does."""
 
@@ -70,6 +71,14 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
         yield running
 
 
+LOST_HOLDER = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {"name": "asyncrl", "namespace": "ops"},
+    "spec": {"holderIdentity": "asyncrl-5d8f7c-lost", "leaseDurationSeconds": 15},
+}
+
+
 @pytest.fixture
 def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
     """The operator as the chart lets it be: its service account, its rights."""
@@ -78,6 +87,7 @@ def operator(audited: Audited, helm: Path, tmp_path: Path) -> Iterator[Process]:
         kubectl("create", "namespace", namespace)
     Helm(helm, audited.kubeconfig, "ops")("install", "asyncrl", str(CHART))
     kubectl("wait", "--for=condition=Established", "crd/asyncrljobs.asyncrl.io", "--timeout=60s")
+    kubectl("create", "-f", "-", stdin=yaml.safe_dump(LOST_HOLDER))
     document = yaml.safe_load(audited.kubeconfig.read_text())
     token = kubectl("create", "token", "asyncrl", "-n", "ops").strip()
     document["users"][0]["user"] = {"token": token}

@@ -21,6 +21,11 @@ class Release:
         (pod,) = self._kubectl.get("-n", NAMESPACE, "pods", "-l", SELECTOR)["items"]
         return pod
 
+    def holder(self) -> str:
+        """Who holds its Lease."""
+        lease = self._kubectl.get("-n", NAMESPACE, "lease", "asyncrl")
+        return str(lease["spec"]["holderIdentity"])
+
     def kill(self) -> None:
         """End its pod without a word, as a lost node does; the Deployment makes another."""
         self._kubectl(

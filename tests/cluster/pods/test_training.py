@@ -71,6 +71,8 @@ def test_numbers_are_scraped_while_it_trains(
     assert operator["asyncrl_jobs", frozenset({("phase", "Running")})] == 1
     assert operator["asyncrl_operator_time_to_running_seconds_count", frozenset()] >= 1
 
+    assert release.holder() == release.pod()["metadata"]["name"], "its successor looks for it"
+
     (learner,), (server,) = job.pods("learner"), job.pods("parameter-server")
     assert scrape(learner)["asyncrl_learner_policy_version", frozenset()] > 10
     for pod in (release.pod(), learner, server):

@@ -8,15 +8,16 @@ from copy import deepcopy
 import pytest
 
 from asyncrl_operator import lease as module
-from asyncrl_operator.kube.client import ApiError, Kind, Object
-from asyncrl_operator.lease import DURATION, GIVE_UP, Lease, LeaseLost
+from asyncrl_operator.kube.client import POD, ApiError, Kind, Object
+from asyncrl_operator.lease import DURATION, GIVE_UP, GONE, RETRY, Lease, LeaseLost
 
 
 class OneLease:
-    """An API server that has one object, with a version that changes with it."""
+    """An API server that has one Lease, with a version that changes with it, and two pods."""
 
     def __init__(self) -> None:
         self.stored: Object | None = None
+        self.pods = {name: {"status": {"phase": "Running"}} for name in ("first", "second")}
         self.down = False
         self.hangs = False
         self._version = 0
@@ -29,7 +30,7 @@ class OneLease:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         await self._reached()
-        return deepcopy(self.stored)
+        return self.pods.get(name) if kind == POD else deepcopy(self.stored)
 
     async def create(self, kind: Kind, namespace: str, document: Object, manager: str) -> Object:
         await self._reached()
@@ -92,6 +93,30 @@ def test_the_second_takes_it_when_the_first_gives_no_sign_of_life(clock: Clock) 
         assert api.stored["spec"]["leaseTransitions"] == 1
 
     asyncio.run(story())
+
+
+async def takeover(api: OneLease, holder: str, clock: Clock) -> float:
+    """How long the second waits for a holder that was there and has not renewed since."""
+    await make(api, holder, clock).acquire()
+    began = clock.now
+    await make(api, "second", clock).acquire()
+    return clock.now - began
+
+
+@pytest.mark.parametrize("phase", [None, "Succeeded", "Failed"])
+def test_a_holder_whose_pod_is_gone_is_not_waited_for_as_long(
+    clock: Clock, phase: str | None
+) -> None:
+    api = OneLease()
+    del api.pods["first"]
+    if phase is not None:
+        api.pods["first"] = {"status": {"phase": phase}}
+    waited = asyncio.run(takeover(api, "first", clock))
+    assert 2 * RETRY < GONE <= waited < GONE + RETRY, "one that lives has renewed by then"
+
+
+def test_a_holder_outside_pods_has_no_pod_to_look_for(clock: Clock) -> None:
+    assert asyncio.run(takeover(OneLease(), "laptop_1d2c", clock)) >= DURATION
 
 
 def test_what_is_given_back_is_taken_at_once(clock: Clock) -> None:
