@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from asyncrl_api.reasons import Reason
+from asyncrl_api.staleness import Staleness
 from asyncrl_api.status import (
     AlignmentStatus,
     Condition,
     ConditionStatus,
     ConditionType,
+    LearnerReport,
     RoleStatus,
-    StabilityStatus,
 )
 
 Said = tuple[ConditionStatus, str, str]
@@ -71,13 +72,19 @@ def alignment_said(mode: str, alignment: AlignmentStatus, previous: Condition | 
     return ("True", Reason.ALIGNMENT_WITHIN_THRESHOLDS, "")
 
 
-def stable_said(stability: StabilityStatus) -> Said:
-    """True for the verdicts Healthy and Watch."""
-    verdict = stability.verdict
+def stable_said(report: LearnerReport, staleness: Staleness) -> Said:
+    """True for the verdicts Healthy and Watch. What `onDegraded: pace` does about it comes first.
+
+    `staleness` is that of the spec.
+    """
+    verdict, bound = report.stability.verdict, report.staleness.bound
     if verdict is None:
         return ("Unknown", Reason.NO_DATA, "")
     status: ConditionStatus = "True" if verdict in ("Healthy", "Watch") else "False"
-    return (status, verdict, "; ".join(stability.reasons))
+    reasons = list(report.stability.reasons)
+    if staleness.inject is None and bound is not None and bound < staleness.max:
+        reasons.insert(0, f"paced: staleness bound {bound} of {staleness.max}")
+    return (status, verdict, "; ".join(reasons))
 
 
 def running_said(roles: Sequence[RoleStatus], least_actors: int) -> Said:

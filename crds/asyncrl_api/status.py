@@ -272,6 +272,9 @@ class JobStatus(Section):
     restarts: int = option(0, "Restarts of all roles.", unit="restarts", ge=0)
     start_time: Time | None = option(None, "When the run started.")
     report_time: Time | None = option(None, "When the learner made the newest report.")
+    progress_time: Time | None = option(
+        None, "When a report first showed the present counters; not used on one machine."
+    )
     completion_time: Time | None = option(None, "When the run ended.")
     last_failure: Failure | None = option(None, "The newest unexpected end of a process.")
     roles: list[RoleStatus] = option(list, "The roles, by name.", max_length=8, list_key="name")

@@ -27,6 +27,7 @@ class Memory:
     replaced: dict[tuple[Role, int], datetime] = field(default_factory=dict)
     refusal: Note | None = None
     refused_at: datetime | None = None
+    refused_generation: int | None = None
 
     def see(self, jobs: dict[Role, RoleJob], pods: tuple[Pod, ...]) -> None:
         """Remember which indexes were ready.
@@ -46,15 +47,15 @@ class Memory:
         """Which indexes of the present Jobs were once ready."""
         return {role: frozenset(indexes) for role, (_, indexes) in self.ready.items()}
 
-    def refuse(self, note: Note, now: datetime) -> None:
+    def refuse(self, note: Note, now: datetime, generation: int | None) -> None:
         """The API server refused an object for what is in it."""
-        self.refusal, self.refused_at = note, now
+        self.refusal, self.refused_at, self.refused_generation = note, now, generation
 
-    def refused(self, now: datetime) -> Note | None:
-        """Why an object was refused, until it is time to try again."""
-        if self.refused_at is not None and now - self.refused_at < REFUSED_FOR:
-            return self.refusal
-        return None
+    def refused(self, now: datetime, generation: int | None) -> Note | None:
+        """Why an object was refused, until it is time to try again, or the spec changes."""
+        if self.refused_at is None or self.refused_generation != generation:
+            return None
+        return self.refusal if now - self.refused_at < REFUSED_FOR else None
 
 
 def short_of_pods(observed: Observed, now: datetime) -> list[tuple[Role, RoleJob]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from asyncrl_api.exits import Note
 from asyncrl_api.status import JobStatus, LearnerReport
 from asyncrl_operator.children import Children
 from asyncrl_operator.jobs import Jobs
@@ -133,18 +134,18 @@ class Reconciler:
             # Nothing is forgotten of a job that this operator has not seen yet: its learner may
             # have said its last word between the start of the watches and now.
             memory = self._memories[key] = Memory(owner.uid)
-        now = self._clock()
-        observed = self._observe(key, owner, memory, now)
+        now, generation = self._clock(), metadata.get("generation")
+        observed = self._observe(key, owner, memory, now, generation)
         observed = await self._with_nodes(observed)
         short = short_of_pods(observed, now)
         observed = await self._with_refusals(observed, short, owner)
         made = plan(resource, observed, now, self._settings)
-        if observed.refused is None and _was_refused(resource):
-            # It is said to be accepted once it is, and not at every new try.
+        if observed.refused is None and made.apply and _unchecked(resource, observed):
+            # It is said to be accepted once it is, and no pod is made before all can be.
             try:
-                await self._writer.check(owner, made.apply)
-            except Refused as refusal:
-                memory.refuse(refusal.note, now)
+                await self._writer.check(owner, made.apply, made.successors)
+            except Refused as refused:
+                memory.refuse(refused.note, now, generation)
                 return now
         try:
             await self._write_status(key, resource, made, now)
@@ -158,12 +159,12 @@ class Reconciler:
             log.info("event=job_deleted job=%s/%s reason=ttl", *key)
             await self._api.delete(ASYNCRLJOB, owner.namespace, owner.name, owner.uid)
             return None
-        try:
-            await self._carry_out(owner, memory, made, now)
-        except Refused as refusal:
-            memory.refuse(refusal.note, now)
-            return now
+        refusal = await self._carry_out(owner, memory, made, now)
         self._follow(key, memory, observed)
+        if refusal is not None:
+            memory.refuse(refusal, now, generation)
+            if observed.refused is None:
+                return now  # to tell it
         looks = [made.look_at, now + REFUSED_FOR if observed.refused else None]
         looks.append(now + timedelta(seconds=3) if short or _young(observed, now) else None)
         return min((look for look in looks if look is not None), default=None)
@@ -175,7 +176,9 @@ class Reconciler:
         if self._jobs.get(key) is None:
             self._metrics.forget(key)
 
-    def _observe(self, key: Key, owner: Owner, memory: Memory, now: datetime) -> Observed:
+    def _observe(
+        self, key: Key, owner: Owner, memory: Memory, now: datetime, generation: int | None
+    ) -> Observed:
         jobs: dict[Role, RoleJob] = {}
         pods: list[Pod] = []
         manifest = None
@@ -202,7 +205,7 @@ class Reconciler:
             manifest=manifest,
             seen_ready=memory.seen_ready(),
             replaced=dict(memory.replaced),
-            refused=memory.refused(now),
+            refused=memory.refused(now, generation),
         )
 
     def _last_word(self, key: Key, owner: Owner) -> LearnerReport | None:
@@ -257,17 +260,25 @@ class Reconciler:
                 )
         self._metrics.observe(key, before, made.status, (now - created).total_seconds())
 
-    async def _carry_out(self, owner: Owner, memory: Memory, made: Plan, now: datetime) -> None:
-        if made.certificates:
-            await self._writer.certify(owner, memory, now)
-        for document in made.apply:
-            await self._writer.apply(owner, document)
+    async def _carry_out(
+        self, owner: Owner, memory: Memory, made: Plan, now: datetime
+    ) -> Note | None:
+        """Do it. Why an object was refused, if one was: what runs goes on, the rest waits."""
+        refusal = None
+        try:
+            if made.certificates:
+                await self._writer.certify(owner, memory, now)
+            for document in made.apply:
+                await self._writer.apply(owner, document)
+        except Refused as refused:
+            refusal = refused.note
         for reference in made.delete:
             await self._writer.delete(owner, reference)
         for pod in made.create_pods:
             await self._writer.create_pod(pod)
         for place in made.replaced:
             memory.replaced[place] = now
+        return refusal
 
     def _follow(self, key: Key, memory: Memory, observed: Observed) -> None:
         pods = [pod for pod in observed.current("learner") if pod.index == 0 and pod.live]
@@ -279,9 +290,12 @@ class Reconciler:
         self._reports.follow(key, Target(pod.ip, pod.uid, identity(memory.files)))
 
 
-def _was_refused(resource: Object) -> bool:
+def _unchecked(resource: Object, observed: Observed) -> bool:
+    """Whether nobody knows yet that the API server takes what this spec asks for."""
     status = JobStatus.model_validate(resource.get("status") or {})
-    return any(c.type == "Accepted" and c.status == "False" for c in status.conditions)
+    refused = any(c.type == "Accepted" and c.status == "False" for c in status.conditions)
+    seen = status.observed_generation == resource["metadata"].get("generation")
+    return refused or not seen or not observed.jobs
 
 
 def _young(observed: Observed, now: datetime) -> bool:

@@ -125,15 +125,7 @@ class Reports:
             return LearnerReport.model_validate_json(await _body(response))
 
     def _received(self, key: Key, report: LearnerReport) -> None:
-        now = datetime.now(UTC)
-        known = self._reports.get(key)
-        same = (
-            known is not None
-            and known.report.update == report.update
-            and known.report.attempt == report.attempt
-        )
-        progressed = known.progressed if known is not None and same else now
-        self._reports[key] = Report(report, now, progressed)
+        self._reports[key] = Report(report, datetime.now(UTC))
         self._changed(key)
 
 

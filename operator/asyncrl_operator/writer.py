@@ -27,6 +27,7 @@ from asyncrl_operator.kube.client import (
     SECRET,
     Api,
     ApiError,
+    Kind,
     Object,
 )
 from asyncrl_operator.memory import Memory
@@ -70,11 +71,27 @@ class Writer:
         memory.files = files
         log.info("event=certificates_issued job=%s/%s", owner.namespace, owner.name)
 
-    async def check(self, owner: Owner, documents: Sequence[Object]) -> None:
-        """Raises Refused if an object, or the Secret, would be refused."""
+    async def check(
+        self, owner: Owner, documents: Sequence[Object], successors: Sequence[Object]
+    ) -> None:
+        """Raises Refused if an object, or the Secret, would be refused.
+
+        `successors` are Jobs whose names are taken for the moment.
+        """
         await self._secret(owner)
         for document in documents:
             await self.apply(owner, document, dry_run=True)
+        for document in successors:
+            kind, name = KINDS[document["kind"]], document["metadata"]["name"]
+            try:
+                await self._api.create(
+                    kind, owner.namespace, stamped(document), MANAGER, dry_run=True
+                )
+            except ApiError as error:
+                # What is wrong with an object is found before its name is looked at.
+                if error.status != 409:
+                    _raise_refusal(error, kind, name)
+                    raise
 
     async def _secret(self, owner: Owner) -> Object | None:
         known = await self._api.get(SECRET, owner.namespace, owner.secret)
@@ -105,9 +122,7 @@ class Writer:
             else:
                 answer = await self._api.apply(kind, wanted, MANAGER, dry_run=dry_run)
         except ApiError as error:
-            if error.status in (400, 403, 422) or "field not declared" in error.message:
-                line = f"{kind.name} {name}: {error.message or error.reason}"
-                raise Refused(Note(Reason.INVALID_SPEC, line)) from error
+            _raise_refusal(error, kind, name)
             raise
         if dry_run:
             return
@@ -169,6 +184,13 @@ class Writer:
             # An event is for people; the state is in the status.
             if error.status != 409:
                 log.warning('event=event_lost reason=%s error="%s"', event.reason, error)
+
+
+def _raise_refusal(error: ApiError, kind: Kind, name: str) -> None:
+    """Raise Refused for what cannot be right a little later."""
+    if error.status in (400, 403, 422) or "field not declared" in error.message:
+        line = f"{kind.name} {name}: {error.message or error.reason}"
+        raise Refused(Note(Reason.INVALID_SPEC, line)) from error
 
 
 def _check_owner(owner: Owner, known: Object) -> None:

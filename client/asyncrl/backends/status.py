@@ -23,6 +23,7 @@ class StatusBuilder:
 
     def __init__(self, job: AsyncRLJob, started: datetime) -> None:
         self._alignment_mode = job.spec.alignment.mode
+        self._staleness = job.spec.staleness
         self._least_actors = job.spec.actors.min_replicas or job.spec.actors.replicas
         self._started = started
         self._conditions = Conditions()
@@ -87,7 +88,7 @@ class StatusBuilder:
             before = conditions.get("AlignmentHealthy")
             alignment = alignment_said(self._alignment_mode, report.alignment, before)
             conditions.set("AlignmentHealthy", alignment, now)
-            conditions.set("Stable", stable_said(report.stability), now)
+            conditions.set("Stable", stable_said(report, self._staleness), now)
         if outcome is not None:
             conditions.set(outcome.phase, ("True", outcome.reason, outcome.message), now)
 

@@ -42,6 +42,8 @@ class Work:
 
     apply: tuple[Object, ...] = ()
     delete: tuple[Reference, ...] = ()
+    successors: tuple[Object, ...] = ()
+    """Jobs that will take the place of those to delete, once these are gone."""
     create_pods: tuple[Object, ...] = ()
     replaced: tuple[tuple[Role, int, str], ...] = ()
     """Role, index and line of the pods that are replaced."""
@@ -105,6 +107,7 @@ def running_work(
     """The Jobs of a run that goes on; a learner that is not there begins at `learner_at`."""
     apply: list[Object] = []
     delete: list[Reference] = []
+    successors: list[Object] = []
     pods: list[Object] = []
     replaced: list[tuple[Role, int, str]] = []
     looks: list[datetime] = []
@@ -121,6 +124,7 @@ def running_work(
         elif _outdated(job, role, current, attempt) or _left_early(current, observed, now):
             if not current.deleting:
                 delete.append(Reference("Job", current.name, current.uid))
+                successors.append(role_job(job, owner, role, attempt, settings))
         elif not current.deleting:
             if current.complete and role != "learner":
                 looks.append(now + LEFT_EARLY)
@@ -130,7 +134,14 @@ def running_work(
                 pods += [pod for pod, _, _ in made]
                 replaced += [(role, index, line) for _, index, line in made]
                 looks += look
-    return Work(tuple(apply), tuple(delete), tuple(pods), tuple(replaced), min(looks, default=None))
+    return Work(
+        tuple(apply),
+        tuple(delete),
+        tuple(successors),
+        tuple(pods),
+        tuple(replaced),
+        min(looks, default=None),
+    )
 
 
 def stopping_work(observed: Observed, now: datetime) -> Work:

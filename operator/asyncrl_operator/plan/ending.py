@@ -47,9 +47,13 @@ def conclude(
     *,
     active_since: datetime,
     pre_running: bool,
+    progressed: datetime | None,
     now: datetime,
 ) -> Outcome | None:
-    """How the run ended, if this is the moment."""
+    """How the run ended, if this is the moment.
+
+    `progressed` is when its learner was last seen to get on, None where nobody knows.
+    """
     ended = learner_ending(observed)
     if ended is not None and ended[1].verdict is Verdict.DONE:
         return _completed(ended[1], observed)
@@ -63,7 +67,7 @@ def conclude(
     return (
         _too_many_failures(job, roles, observed)
         or _deadline(job, active_since, pre_running, now)
-        or _stalled(job, roles, observed, now)
+        or _stalled(job, roles, observed, progressed, now)
     )
 
 
@@ -126,14 +130,17 @@ def next_deadline(job: AsyncRLJob, active_since: datetime, pre_running: bool) ->
 
 
 def _stalled(
-    job: AsyncRLJob, roles: dict[Role, RoleStatus], observed: Observed, now: datetime
+    job: AsyncRLJob,
+    roles: dict[Role, RoleStatus],
+    observed: Observed,
+    progressed: datetime | None,
+    now: datetime,
 ) -> Outcome | None:
-    known = observed.report
     ready = all(roles[role].ready for role in ROLES)
     seconds = STALLS * job.spec.run_policy.stall_timeout_seconds
-    if known is None or not ready:
+    if progressed is None or not ready:
         return None
-    since = [known.progressed]
+    since = [progressed]
     for role in ROLES:
         # One that came back a moment ago has not stalled yet.
         pods = observed.current(role)

@@ -61,6 +61,13 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
     )
 
 
+def role_left(before: RoleStatus, observed: Observed) -> RoleStatus:
+    """A role of a run that is over: none is wanted, some may not be gone yet."""
+    role = next(role for role, name in ROLE_NAMES.items() if name == before.name)
+    ready = sum(pod.ready and pod.live for pod in observed.pods_of(role))
+    return before.model_copy(update={"desired": 0, "ready": ready})
+
+
 def in_a_row(failures: int, last: datetime | None, now: datetime | None) -> int:
     """How many of the failures so far are in a row with one of now."""
     if last is None or now is None or (now - last).total_seconds() > FAILURE_MEMORY_SECONDS:

@@ -141,8 +141,6 @@ class Report:
 
     report: LearnerReport
     received: datetime
-    progressed: datetime
-    """When its update count last changed, as seen here."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from asyncrl_api.conditions import Conditions
-from asyncrl_api.errors import ManifestError
+from asyncrl_api.conditions import Conditions, Said
 from asyncrl_api.exits import Note
-from asyncrl_api.immutability import immutable_changes
-from asyncrl_api.manifest import load_manifest, validate
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, RoleStatus
+from asyncrl_operator.plan.acceptance import accept
 from asyncrl_operator.plan.attempts import (
     Attempt,
     Work,
@@ -30,7 +28,7 @@ from asyncrl_operator.plan.attempts import (
 )
 from asyncrl_operator.plan.ending import Outcome, clean_up, conclude, next_deadline
 from asyncrl_operator.plan.events import Event, condition_events, event_beside
-from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure
+from asyncrl_operator.plan.failures import ROLE_NAMES, count, newest_failure, role_left
 from asyncrl_operator.plan.losses import cleared, counted, next_start, too_many
 from asyncrl_operator.plan.names import ROLES, Owner, Role
 from asyncrl_operator.plan.objects import (
@@ -46,6 +44,7 @@ from asyncrl_operator.plan.settings import Settings
 from asyncrl_operator.plan.status import (
     PROBLEMS,
     actors_status,
+    is_fresh,
     phase_of,
     set_health,
     set_restarting,
@@ -69,6 +68,8 @@ class Plan:
     """Whether the Secret with the job's certificates is needed."""
     apply: tuple[Object, ...] = ()
     delete: tuple[Reference, ...] = ()
+    successors: tuple[Object, ...] = ()
+    """Jobs that will take the place of those to delete: not to make, but to try."""
     create_pods: tuple[Object, ...] = ()
     replaced: tuple[tuple[Role, int], ...] = ()
     delete_job: bool = False
@@ -85,42 +86,24 @@ def plan(
     before = JobStatus.model_validate(resource.get("status") or {})
     generation = metadata.get("generation")
     conditions = Conditions(before.conditions, generation)
-    job, refusal = _accept(resource, observed)
+    over = before.phase in ("Complete", "Failed")
+    accepted = accept(resource, observed, over=over)
+    job, refusal = accepted.job, accepted.refusal
+    valid: Said = ("True", Reason.VALID, "")
+    said = valid if refusal is None else ("False", refusal.reason, refusal.message)
+    conditions.set("Accepted", said, now)
     if job is None:
         assert refusal is not None
-        return _refused(before, conditions, refusal, generation, now)
-    conditions.set("Accepted", ("True", Reason.VALID, ""), now)
-    if before.phase in ("Complete", "Failed"):
-        return _after_the_end(job, owner, before, observed, now, settings)
-    return _Run(job, owner, before, conditions, observed, now, settings, generation).plan()
-
-
-def _accept(
-    resource: Mapping[str, Any], observed: Observed
-) -> tuple[AsyncRLJob | None, Note | None]:
-    try:
-        job = validate(dict(resource))
-    except ManifestError as error:
-        return None, Note(Reason.INVALID_SPEC, "; ".join(str(error).splitlines()))
-    if observed.refused is not None:
-        return None, observed.refused
-    if observed.manifest is not None:
-        # The API server compares all but what has no schema, such as the keyword arguments.
-        changes = immutable_changes(load_manifest(observed.manifest).spec, job.spec)
-        if changes:
-            return None, Note(Reason.IMMUTABLE_FIELD, "; ".join(map(str, changes)))
-    return job, None
+        return _refused(before, conditions, refusal, generation)
+    if over:
+        return _after_the_end(job, owner, before, conditions, observed, now, settings, generation)
+    return _Run(job, owner, before, conditions, observed, now, settings, generation, refusal).plan()
 
 
 def _refused(
-    before: JobStatus,
-    conditions: Conditions,
-    refusal: Note,
-    generation: int | None,
-    now: datetime,
+    before: JobStatus, conditions: Conditions, refusal: Note, generation: int | None
 ) -> Plan:
-    """No pod is made of it; what runs of an earlier spec goes on."""
-    conditions.set("Accepted", ("False", refusal.reason, refusal.message), now)
+    """No pod is made of it."""
     status = before.model_copy(
         update={
             "conditions": conditions.all(),
@@ -137,9 +120,11 @@ def _after_the_end(
     job: AsyncRLJob,
     owner: Owner,
     before: JobStatus,
+    conditions: Conditions,
     observed: Observed,
     now: datetime,
     settings: Settings,
+    generation: int | None,
 ) -> Plan:
     suspended: dict[Role, Object] = {}
     for role, current in observed.jobs.items():
@@ -147,10 +132,16 @@ def _after_the_end(
         document["spec"]["suspend"] = True
         suspended[role] = document
     remains = clean_up(job, before, observed, now, suspended)
-    existing = actors_status(owner, observed)
-    status = before.model_copy(update={"actors": existing})
+    update = {
+        "conditions": conditions.all(),
+        "observed_generation": generation,
+        "roles": [role_left(role, observed) for role in before.roles],
+        "actors": actors_status(owner, observed),
+    }
+    status = JobStatus.model_validate(before.model_copy(update=update).model_dump())
     return Plan(
         status,
+        condition_events(before, status),
         apply=remains.suspend,
         delete=remains.delete,
         delete_job=remains.delete_job,
@@ -171,6 +162,7 @@ class _Run:
         now: datetime,
         settings: Settings,
         generation: int | None,
+        refusal: Note | None,
     ) -> None:
         self._job = job
         self._owner = owner
@@ -180,10 +172,12 @@ class _Run:
         self._now = now
         self._settings = with_running_image(job, observed.jobs, settings)
         self._generation = generation
+        self._refusal = refusal
         known = {role.name: role for role in before.roles}
         self._roles_before = {r: known[ROLE_NAMES[r]] for r in ROLES if ROLE_NAMES[r] in known}
         self._held = self._suspended_by_stability()
         self._stopping = job.spec.run_policy.suspend or self._held
+        self._numbers = with_numbers(before, observed)
 
     def plan(self) -> Plan:
         """What to do about it."""
@@ -196,6 +190,7 @@ class _Run:
                 self._observed,
                 active_since=self._active_since,
                 pre_running=self._pre_running,
+                progressed=self._progressed,
                 now=self._now,
             )
             if outcome is not None and outcome.phase == "Suspended":
@@ -223,6 +218,7 @@ class _Run:
             certificates=not self._stopping,
             apply=() if self._stopping else self._base() + work.apply,
             delete=work.delete,
+            successors=work.successors,
             create_pods=work.create_pods,
             replaced=tuple((role, index) for role, index, _ in work.replaced),
             look_at=self._look_at(work),
@@ -255,6 +251,13 @@ class _Run:
         # Kubernetes' times are whole seconds.
         since = self._active_since.replace(microsecond=0)
         return running.status != "True" and running.last_transition_time <= since
+
+    @property
+    def _progressed(self) -> datetime | None:
+        """A run whose reports do not come may well get on."""
+        report = self._observed.report
+        fresh = report is not None and is_fresh(report.received, self._settings, self._now)
+        return self._numbers.progress_time if fresh else None
 
     def _count(self) -> dict[Role, RoleStatus]:
         found = {}
@@ -296,7 +299,7 @@ class _Run:
     ) -> JobStatus:
         now, observed, conditions = self._now, self._observed, self._conditions
         over = outcome is not None and outcome.phase != "Suspended"
-        numbers = with_numbers(self._before, observed)
+        numbers = self._numbers
         self._set_suspended(outcome)
         if outcome is not None and over:
             self._set_over(outcome)
@@ -388,7 +391,10 @@ class _Run:
         if kind == "Restarting" and running is not None and running.reason in PROBLEMS:
             kind = "Running"  # why it was lost is in the condition; why it does not come back, here
         found = next((c for c in status.conditions if c.type == kind), None)
-        return (None, None) if found is None else (found.reason, found.message or None)
+        if found is not None:
+            return found.reason, found.message or None
+        refusal = self._refusal
+        return (None, None) if refusal is None else (refusal.reason, refusal.message)
 
     def _look_at(self, work: Work) -> datetime | None:
         looks = [work.look_at]

@@ -12,8 +12,10 @@ from asyncrl_api.status import (
     ActorsStatus,
     JobStatus,
     LearnerReport,
+    LedgerStatus,
     Phase,
     RoleStatus,
+    TrainingStatus,
 )
 from asyncrl_operator.plan.attempts import Attempt
 from asyncrl_operator.plan.ending import Outcome
@@ -43,6 +45,11 @@ CRASH_LOOP = "CrashLoopBackOff"
 def stale_after(settings: Settings) -> timedelta:
     """The age from which a report is stale."""
     return timedelta(seconds=max(STALE_SECONDS, STALE_INTERVALS * settings.report_interval))
+
+
+def is_fresh(received: datetime | None, settings: Settings, now: datetime) -> bool:
+    """Whether a report that came at this time says something of now."""
+    return received is not None and now - received <= stale_after(settings)
 
 
 def set_running(
@@ -175,7 +182,7 @@ def set_health(
     now: datetime,
 ) -> None:
     """AlignmentHealthy and Stable; Unknown once the newest report is old."""
-    fresh = received is not None and now - received <= stale_after(settings)
+    fresh = is_fresh(received, settings, now)
     if report is None and fresh:
         return  # an operator that has just started: what its predecessor read still holds
     if report is None or received is None:
@@ -194,7 +201,7 @@ def set_health(
     before = conditions.get("AlignmentHealthy")
     mode = job.spec.alignment.mode
     conditions.set("AlignmentHealthy", alignment_said(mode, report.alignment, before), now)
-    conditions.set("Stable", stable_said(report.stability), now)
+    conditions.set("Stable", stable_said(report, job.spec.staleness), now)
 
 
 def phase_of(conditions: Conditions, outcome: Outcome | None, *, stopping: bool) -> Phase:
@@ -218,9 +225,12 @@ def with_numbers(status: JobStatus, observed: Observed) -> JobStatus:
     report = max(candidates, key=lambda report: report.time, default=None)
     if report is None or (status.report_time is not None and report.time < status.report_time):
         return status
+    seen = observed.report.received if observed.report and report is polled else report.time
+    same = status.progress_time is not None and _counters(report) == _counters(status)
     return status.model_copy(
         update={
             "report_time": report.time,
+            "progress_time": status.progress_time if same else seen,
             "training": report.training,
             "alignment": report.alignment,
             "stability": report.stability,
@@ -229,6 +239,13 @@ def with_numbers(status: JobStatus, observed: Observed) -> JobStatus:
             "checkpoint": report.checkpoint,
         }
     )
+
+
+def _counters(known: LearnerReport | JobStatus) -> tuple[object, ...]:
+    """What a learner that gets on changes, whatever became of its batches."""
+    training, ledger = known.training or TrainingStatus(), known.ledger or LedgerStatus()
+    counts = (training.policy_version, training.environment_steps, ledger.trained)
+    return (*counts, ledger.dropped)
 
 
 def actors_status(owner: Owner, observed: Observed) -> ActorsStatus:

@@ -133,6 +133,20 @@ def test_a_template_that_the_api_server_refuses(plane: Path, namespace: str) -> 
             assert condition(status, "Accepted") == ("False", "InvalidSpec")
             assert status.message is not None
             assert "imagePullPolicy" in status.message
+            assert (await w.api.list(JOB, w.namespace, {}))["items"] == []
+
+            await w.patch("job", {"actors": {"template": None}})
+            await all_ready(w)
+            pods = {name(pod) for pod in w.kubelet.pods()}
+            await w.patch("job", {"actors": {"template": template}})
+            status = await w.until("job", lambda s: s.reason == "InvalidSpec", "told again")
+            assert status.phase == "Running", "what runs goes on"
+            (lost,) = w.kubelet.pods("actor")[:1]
+            await w.kubelet.delete(lost)
+            await w.until("job", lambda s: s.roles[0].disruptions == 1, "looked after")
+            assert len({name(pod) for pod in w.kubelet.pods()} & pods) == len(pods) - 1
+            await w.patch("job", {"runPolicy": {"suspend": True}})
+            await w.until("job", lambda s: s.phase == "Suspended", "suspended")
 
     run(story())
 

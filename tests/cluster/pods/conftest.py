@@ -30,7 +30,7 @@ def release(
             values += ["--set", f"{key}.repository={repository}", "--set", f"{key}.tag={tag}"]
     # Other tests have installed the CRD by kubectl.
     run("install", "asyncrl", str(CHART), *values, "--take-ownership", "--wait")
-    release = Release(kubectl)
+    release = Release(kubectl, run, CHART)
     yield release
     print(release.log())
     run("uninstall", "asyncrl", "--wait")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 
 NAMESPACE = "asyncrl-system"
@@ -13,8 +15,10 @@ SELECTOR = "app.kubernetes.io/name=asyncrl-operator"
 class Release:
     """The operator that Helm installed."""
 
-    def __init__(self, kubectl: Kubectl) -> None:
+    def __init__(self, kubectl: Kubectl, helm: Helm, chart: Path) -> None:
         self._kubectl = kubectl
+        self._helm = helm
+        self._chart = str(chart)
 
     def pod(self) -> Any:
         """Its pod."""
@@ -32,6 +36,13 @@ class Release:
             *("delete", "pod", "-n", NAMESPACE, "-l", SELECTOR, "--grace-period=0", "--force"),
             "--wait=false",
         )
+
+    def upgrade(self, *values: str) -> None:
+        """Change values; returns once the new pod is ready and the old one is gone."""
+        sets = [word for value in values for word in ("--set", value)]
+        self._helm("upgrade", "asyncrl", self._chart, "--reuse-values", *sets, "--wait")
+        deployment = ("-n", NAMESPACE, "deployment/asyncrl")
+        self._kubectl("rollout", "status", *deployment, "--timeout=60s", seconds=90)
 
     def scale(self, replicas: int) -> None:
         """Run it, or have no operator; returns once that is so."""

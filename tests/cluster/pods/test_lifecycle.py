@@ -77,6 +77,28 @@ def test_actors_scale_by_hand_and_by_an_autoscaler(
     kubectl("delete", "-n", restricted, "arl", "run", "--timeout=60s", seconds=90)
 
 
+def test_an_upgrade_of_the_operator_leaves_what_runs_alone(
+    kubectl: Kubectl, restricted: str, release: Release
+) -> None:
+    job = Job(kubectl, restricted, "run")
+    job.apply(ENDLESS)
+    job.until(lambda s: s.roles and s.roles[0].ready == 2 and version(s) > 0, "it trains")
+    before = uids(job)
+    old = release.holder()
+    release.upgrade("logLevel=debug")
+    seen = job.until(lambda _: release.holder() not in ("", old), "the new one leads")
+    status = job.until(lambda s: version(s) > version(seen) + 10, "it is told how it goes on")
+    assert uids(job) == before
+    assert status.restarts == 0
+    kubectl("delete", "-n", restricted, "arl", "run", "--timeout=60s", seconds=90)
+
+
+def uids(job: Job) -> set[str]:
+    """The pods of all roles."""
+    roles = ("actor", "learner", "parameter-server")
+    return {pod["metadata"]["uid"] for role in roles for pod in job.pods(role)}
+
+
 def test_delete_leaves_nothing_with_the_operator_down(
     kubectl: Kubectl, restricted: str, with_operator: Release
 ) -> None:

@@ -50,6 +50,7 @@ def full_status() -> JobStatus:
         restarts=1000,
         start_time=TIME,
         report_time=TIME,
+        progress_time=TIME,
         completion_time=TIME,
         roles=[
             RoleStatus(

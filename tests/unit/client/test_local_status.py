@@ -6,16 +6,20 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from asyncrl.backends.status import StatusBuilder, StatusFile, status_json
 from asyncrl.backends.supervisor import Outcome, Policy, Supervisor
 from asyncrl.run_folder import RunFolder
-from asyncrl_api.conditions import Conditions
+from asyncrl_api.conditions import Conditions, stable_said
 from asyncrl_api.manifest import load_manifest
+from asyncrl_api.staleness import Staleness
 from asyncrl_api.status import (
     AlignmentStatus,
     JobStatus,
     LearnerReport,
     StabilityStatus,
+    StalenessStatus,
     TrainingStatus,
 )
 
@@ -166,3 +170,23 @@ def test_numbers_are_written_once_a_second_and_turns_at_once(tmp_path: Path) -> 
     assert version() == ("Running", 7), "a mere number, right after the last write"
     file.write(build(which, 2, newer), final=True)
     assert version() == ("Running", 8)
+
+
+@pytest.mark.parametrize(
+    ("staleness", "bound", "said"),
+    [
+        (Staleness(max=8), 8, "kl high"),
+        (Staleness(max=8), 2, "paced: staleness bound 2 of 8; kl high"),
+        (Staleness(max=8, inject=2), 2, "kl high"),
+        (Staleness(max=8), None, "kl high"),
+    ],
+)
+def test_the_condition_says_that_a_run_is_paced(
+    staleness: Staleness, bound: int | None, said: str
+) -> None:
+    degraded = LearnerReport(
+        time=START,
+        stability=StabilityStatus(verdict="Degraded", reasons=["kl high"]),
+        staleness=StalenessStatus(bound=bound),
+    )
+    assert stable_said(degraded, staleness) == ("False", "Degraded", said)

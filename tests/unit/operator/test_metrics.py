@@ -105,7 +105,7 @@ def test_the_first_run_is_counted_also_if_the_learner_reports_before_the_actors_
     life.add("parameter-server")
     life.add("learner")
     report = LearnerReport(time=at(5), update=1)
-    life.observed = replace(life.observed, report=Report(report, at(5), at(5)))
+    life.observed = replace(life.observed, report=Report(report, at(5)))
     life.step(5)
     assert (life.phase, life.known.report_time) == ("Pending", at(5))
     life.add("actor")

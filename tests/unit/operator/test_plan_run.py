@@ -7,27 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.operator.worlds import START, Life, applied, at, deleted
+from unit.operator.worlds import START, Life, applied, at, deleted, with_report
 
 from asyncrl_api.exits import Note
-from asyncrl_api.status import LearnerReport, StabilityStatus, TrainingStatus
-from asyncrl_operator.plan.observed import Report
 from asyncrl_operator.plan.plan import Plan
 
 
 def said(outcome: str, reason: str, message: str = "", **report: Any) -> str:
     document = {"outcome": outcome, "reason": reason, "message": message}
     return json.dumps(document | {"report": {"time": "2026-01-01T00:10:00Z", **report}})
-
-
-def with_report(life: Life, received: float, update: int = 1, progressed: float = 0.0) -> None:
-    report = LearnerReport(
-        time=at(received),
-        update=update,
-        training=TrainingStatus(policy_version=update),
-        stability=StabilityStatus(verdict="Healthy"),
-    )
-    life.observed = replace(life.observed, report=Report(report, at(received), at(progressed)))
 
 
 def test_everything_is_there_before_the_pods_and_pods_come_in_no_order() -> None:
@@ -321,7 +309,7 @@ def test_the_learners_last_word_completes_the_run() -> None:
 def test_the_last_word_is_newer_than_a_report_of_the_same_second() -> None:
     life = Life()
     life.run()
-    with_report(life, 600, progressed=600)
+    with_report(life, 600)
     life.step(600)
     life.end("learner-0", 0, said("Complete", "TargetReturnReached", training={"policyVersion": 2}))
     ended = life.pods["learner-0"].ended
@@ -412,24 +400,6 @@ def test_the_pre_running_deadline_ends_with_the_first_run() -> None:
     assert other.phase != "Failed", "it had run"
 
 
-def test_a_stall_while_everyone_is_ready_fails_the_run() -> None:
-    life = Life({"runPolicy": {"stallTimeoutSeconds": 10}})
-    life.run()
-    with_report(life, received=29, progressed=0)
-    life.step(29)
-    assert life.phase == "Running"
-    life.change("actor-0", ready=False)
-    life.change("actor-1", ready=False)
-    with_report(life, received=31, progressed=0)
-    life.step(31)
-    assert life.phase == "Running", "it waits for actors"
-    life.change("actor-0", ready=True, ready_since=at(32))
-    life.step(61)
-    assert life.phase == "Running", "it has had data since 32 s"
-    life.step(62)
-    assert (life.phase, life.known.reason) == ("Failed", "Stalled")
-
-
 def test_actors_that_left_with_a_learner_that_came_back_are_made_anew() -> None:
     life = Life()
     life.run()
@@ -470,7 +440,7 @@ def test_old_reports_turn_the_conditions_unknown_and_the_numbers_stay() -> None:
     assert life.condition("AlignmentHealthy") == ("Unknown", "StaleReports")
     assert life.known.training is not None
     assert life.known.training.policy_version == 5
-    with_report(life, received=50, update=6, progressed=50)
+    with_report(life, received=50, update=6)
     life.step(50)
     assert life.condition("Stable") == ("True", "Healthy")
 
@@ -532,31 +502,6 @@ def test_an_ordinary_start_warns_of_nothing_and_a_problem_does() -> None:
     life.add("learner", ready=False, phase="Pending", unschedulable="no node")
     told = {event.reason: event.kind for event in life.step(1).events}
     assert told == {"Unschedulable": "Warning"}
-
-
-def test_a_wrong_manifest_makes_nothing_and_names_the_field() -> None:
-    life = Life({"staleness": {"max": "four"}})
-    made = life.step()
-    assert not made.apply
-    assert not made.certificates
-    assert life.condition("Accepted") == ("False", "InvalidSpec")
-    assert "spec.staleness.max" in (life.known.message or "")
-    life.spec["staleness"] = {"max": 4}
-    made = life.step(1)
-    assert len(applied(made)) == 3
-    assert life.condition("Accepted") == ("True", "Valid")
-
-
-def test_keyword_arguments_of_the_environment_cannot_change() -> None:
-    life = Life()
-    made = life.step()
-    (config,) = [d for d in made.apply if d["kind"] == "ConfigMap"]
-    life.observed = replace(life.observed, manifest=config["data"]["manifest.yaml"])
-    life.spec["workload"] = {"gymnasium": {"id": "CartPole-v1", "kwargs": {"sutton": True}}}
-    made = life.step(1)
-    assert life.condition("Accepted") == ("False", "ImmutableField")
-    assert "spec.workload.gymnasium.kwargs" in (life.known.message or "")
-    assert not made.delete, "what runs goes on"
 
 
 def test_a_new_default_image_is_for_jobs_that_have_no_pods() -> None:

@@ -88,11 +88,11 @@ SUSPENDED = {
 }
 
 
-def operator(api: Taking) -> tuple[Reconciler, Children]:
+def operator(api: Taking, resource: Object = SUSPENDED) -> tuple[Reconciler, Children]:
     """One that has just started, with what its watches bring."""
     queue: list[Any] = []
     jobs = Jobs(queue.append)
-    jobs.seen(SUSPENDED)
+    jobs.seen(resource)
     children = Children(cast(Api, api), (None,), queue.append)
     reports = Reports(1.0, queue.append)
     metrics = OperatorMetrics()
@@ -123,3 +123,44 @@ def test_a_job_that_is_deleted_meanwhile_is_no_failure(status: int, fails: bool)
     expected = pytest.raises(ApiError) if fails else nullcontext()
     with expected:
         asyncio.run(story())
+
+
+class Refusing(Taking):
+    """An API server that takes everything but the Job of one role, and keeps what it took."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.refused = f"job-{role}"
+        self.made: list[str] = []
+
+    async def create(
+        self, kind: Any, namespace: str, document: Object, *_: Any, dry_run: bool = False, **__: Any
+    ) -> Object:
+        name = document["metadata"].get("name", "")
+        if name == self.refused:
+            raise ApiError(422, "Invalid", "spec.template.spec.tolerations[0].operator: wrong")
+        if not dry_run and document["kind"] != "Event":
+            self.made.append(f"{document['kind']} {name}")
+        return document
+
+
+NEW = {
+    **SUSPENDED,
+    "spec": {"workload": {"gymnasium": {"id": "CartPole-v1"}}},
+}
+
+
+def test_no_job_of_a_role_is_made_before_all_can_be() -> None:
+    async def story() -> Refusing:
+        api = Refusing("actor")
+        reconciler, _ = operator(api, NEW)
+        await reconciler.reconcile(KEY)
+        await reconciler.reconcile(KEY)
+        return api
+
+    api = asyncio.run(story())
+    assert api.made == []
+    (status,) = api.statuses
+    (accepted,) = [c for c in status["conditions"] if c["type"] == "Accepted"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert "job-actor: spec.template.spec.tolerations[0].operator" in accepted["message"]

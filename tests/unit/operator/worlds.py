@@ -7,11 +7,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asyncrl_api.status import JobStatus
+from asyncrl_api.status import JobStatus, LearnerReport, StabilityStatus, TrainingStatus
 from asyncrl_operator.memory import Memory
 from asyncrl_operator.plan.events import REASONS
-from asyncrl_operator.plan.names import ROLES, Role
-from asyncrl_operator.plan.observed import Ending, Observed, Pod, RoleJob, parse_job
+from asyncrl_operator.plan.names import MANIFEST_KEY, ROLES, Role
+from asyncrl_operator.plan.observed import (
+    Ending,
+    Observed,
+    Pod,
+    Report,
+    RoleJob,
+    parse_job,
+)
 from asyncrl_operator.plan.plan import Plan, plan
 from asyncrl_operator.plan.settings import Settings
 
@@ -85,6 +92,9 @@ class Life:
         for document in made.apply:
             if document["kind"] == "Job":
                 self._apply_job(document)
+            elif document["kind"] == "ConfigMap":
+                manifest = document["data"][MANIFEST_KEY]
+                self.observed = replace(self.observed, manifest=manifest)
         for reference in made.delete:
             gone = next(job for job in self.jobs.values() if job.uid == reference.uid)
             del self.jobs[gone.role]
@@ -167,6 +177,17 @@ class Life:
     def condition(self, kind: str) -> tuple[str, str]:
         found = next((c for c in self.known.conditions if c.type == kind), None)
         return ("", "") if found is None else (found.status, found.reason)
+
+
+def with_report(life: Life, received: float, update: int = 1) -> None:
+    """The newest report of the learner: so many updates, and all is well."""
+    report = LearnerReport(
+        time=at(received),
+        update=update,
+        training=TrainingStatus(policy_version=update),
+        stability=StabilityStatus(verdict="Healthy"),
+    )
+    life.observed = replace(life.observed, report=Report(report, at(received)))
 
 
 def check_reasons(made: Plan) -> None:

@@ -1,0 +1,67 @@
+"""A run that everyone is ready for and that does not get on fails; one that nobody hears of not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unit.operator.worlds import Life, at, with_report
+
+
+def stuck() -> Life:
+    """Everyone is ready, and the newest update was seen at 0 s; 30 s are too long."""
+    life = Life({"runPolicy": {"stallTimeoutSeconds": 10}})
+    life.run()
+    with_report(life, received=0)
+    life.step(0)
+    return life
+
+
+def test_a_stall_while_everyone_is_ready_fails_the_run() -> None:
+    life = stuck()
+    with_report(life, received=29)
+    life.step(29)
+    assert life.phase == "Running"
+    life.change("actor-0", ready=False)
+    life.change("actor-1", ready=False)
+    with_report(life, received=31)
+    life.step(31)
+    assert life.phase == "Running", "it waits for actors"
+    life.change("actor-0", ready=True, ready_since=at(32))
+    with_report(life, received=61)
+    life.step(61)
+    assert life.phase == "Running", "it has had data since 32 s"
+    with_report(life, received=62)
+    life.step(62)
+    assert (life.phase, life.known.reason) == ("Failed", "Stalled")
+
+
+def test_a_learner_that_gets_on_does_not_stall() -> None:
+    life = stuck()
+    for second in range(10, 200, 10):
+        with_report(life, received=second, update=second)
+        life.step(second)
+        assert life.known.progress_time == at(second)
+    assert life.phase == "Running"
+
+
+def test_a_run_whose_reports_do_not_come_is_not_failed_for_it() -> None:
+    life = stuck()
+    for second in (31, 100, 3600, 86400):
+        life.step(second)
+        assert life.phase == "Running"
+    assert life.condition("Stable") == ("Unknown", "StaleReports")
+    with_report(life, received=86410, update=9000)
+    life.step(86410)
+    assert (life.phase, life.condition("Stable")) == ("Running", ("True", "Healthy"))
+
+
+def test_another_operator_goes_on_counting() -> None:
+    life = stuck()
+    life.observed = replace(life.observed, report=None)
+    life.step(20)
+    with_report(life, received=25)
+    life.step(25)
+    assert life.known.progress_time == at(0), "the counters are those of the status"
+    with_report(life, received=30)
+    life.step(30)
+    assert (life.phase, life.known.reason) == ("Failed", "Stalled")
