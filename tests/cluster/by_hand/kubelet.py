@@ -44,10 +44,6 @@ class HandKubelet:
         self._informer = Informer(api, POD, selector, namespace, self._changed)
         self.pulls = True
         """Whether images can be pulled."""
-        self.alive = True
-        """Whether the node sends heartbeats."""
-        self.starts = True
-        """Whether pods come to run."""
         self.last_words: dict[str, str] = {}
         """Termination messages of pods that are asked to end, by role."""
         self.ends = asyncio.Event()
@@ -144,7 +140,7 @@ class HandKubelet:
 
     async def _beat(self) -> None:
         """Without it the node counts as lost after 50 s."""
-        while self.alive:
+        while True:
             await asyncio.sleep(5)
             await self._heartbeat()
 
@@ -173,7 +169,7 @@ class HandKubelet:
             self._start(self._terminate(pod), f"terminate-{uid}")
         elif not pod["spec"].get("nodeName"):
             return
-        elif status.get("phase") == "Pending" and self.starts and uid not in self._running:
+        elif status.get("phase") == "Pending" and uid not in self._running:
             self._running.add(uid)
             self._start(self._run(pod), f"run-{uid}")
 

@@ -251,7 +251,7 @@ class Killed(BaseException):
     """The operator died here."""
 
 
-@pytest.mark.parametrize("write", range(1, 24, 2))
+@pytest.mark.parametrize("write", range(1, 36, 2))
 def test_the_operator_may_die_after_any_write(plane: Path, namespace: str, write: int) -> None:
     """From nothing to running, through a lost learner and a suspension, to the same end."""
 
