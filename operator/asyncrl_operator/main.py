@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from kubernetes.aio.config import ConfigException
 
+from asyncrl_operator import logs
 from asyncrl_operator.children import Children
 from asyncrl_operator.endpoint import endpoint
 from asyncrl_operator.handlers import run_kopf
@@ -214,17 +214,6 @@ async def _until_served(api: Api, namespaces: Sequence[str | None], stop: asynci
             await asyncio.sleep(SERVED_SECONDS)
 
 
-class _KeyValue(logging.Filter):
-    """Lines of libraries in the form of ours."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("asyncrl"):
-            message = " ".join(record.getMessage().split())
-            record.msg, record.args = "event=library name=%s message=%s", ()
-            record.args = (record.name, json.dumps(message))
-        return True
-
-
 def _own_namespace() -> str:
     try:
         return OWN_NAMESPACE.read_text().strip()
@@ -260,12 +249,7 @@ async def _run(options: Options) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the operator; the exit code."""
     options = parse(arguments)
-    handler = logging.StreamHandler(sys.stderr)
-    layout = "%(asctime)s.%(msecs)03d %(levelname)s role=operator %(message)s"
-    handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%dT%H:%M:%S"))
-    handler.addFilter(_KeyValue())
-    logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logs.configure(options.log_level)
     return asyncio.run(_run(options))
 
 

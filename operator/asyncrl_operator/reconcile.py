@@ -22,6 +22,7 @@ from asyncrl_operator.kube.client import (
     ApiError,
     Object,
 )
+from asyncrl_operator.logs import about
 from asyncrl_operator.memory import REFUSED_FOR, Memory, short_of_pods
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.nodes import Nodes
@@ -134,7 +135,14 @@ class Reconciler:
             # Nothing is forgotten of a job that this operator has not seen yet: its learner may
             # have said its last word between the start of the watches and now.
             memory = self._memories[key] = Memory(owner.uid)
-        now, generation = self._clock(), metadata.get("generation")
+        generation = metadata.get("generation")
+        with about(key, generation):
+            return await self._bring(key, resource, owner, memory, generation)
+
+    async def _bring(
+        self, key: Key, resource: Object, owner: Owner, memory: Memory, generation: int | None
+    ) -> datetime | None:
+        now = self._clock()
         observed = self._observe(key, owner, memory, now, generation)
         observed = await self._with_nodes(observed)
         short = short_of_pods(observed, now)
@@ -156,7 +164,7 @@ class Reconciler:
         for event in made.events:
             await self._writer.post(owner, event, now)
         if made.delete_job:
-            log.info("event=job_deleted job=%s/%s reason=ttl", *key)
+            log.info("event=job_deleted reason=ttl")
             await self._api.delete(ASYNCRLJOB, owner.namespace, owner.name, owner.uid)
             return None
         refusal = await self._carry_out(owner, memory, made, now)
@@ -254,10 +262,7 @@ class Reconciler:
             answer = await self._api.apply(ASYNCRLJOB, document, STATUS_MANAGER, "status")
             self._jobs.written(answer)
             if before.phase != made.status.phase:
-                log.info(
-                    "event=phase job=%s/%s generation=%s phase=%s reason=%s",
-                    *(*key, metadata.get("generation"), made.status.phase, made.status.reason),
-                )
+                log.info("event=phase phase=%s reason=%s", made.status.phase, made.status.reason)
         self._metrics.observe(key, before, made.status, (now - created).total_seconds())
 
     async def _carry_out(

@@ -102,10 +102,7 @@ class Reports:
             except (TimeoutError, aiohttp.ClientError, OSError, ValidationError) as error:
                 if not failing:
                     line = " ".join(str(error).split())[:200]
-                    log.info(
-                        'event=report_failed job=%s/%s error="%s: %s"',
-                        *(*key, type(error).__name__, line),
-                    )
+                    log.info('event=report_failed error="%s: %s"', type(error).__name__, line)
                 failing = True
             await asyncio.sleep(self._interval)
 

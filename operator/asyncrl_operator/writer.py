@@ -69,7 +69,7 @@ class Writer:
         files = issue(owner.name, now, memory.files)
         await self._api.apply(SECRET, secret(owner, files), MANAGER)
         memory.files = files
-        log.info("event=certificates_issued job=%s/%s", owner.namespace, owner.name)
+        log.info("event=certificates_issued")
 
     async def check(
         self, owner: Owner, documents: Sequence[Object], successors: Sequence[Object]
@@ -127,17 +127,14 @@ class Writer:
         if dry_run:
             return
         self._children.learn(kind, answer)
-        log.info("event=applied job=%s/%s kind=%s name=%s", *key, kind.name, name)
+        log.info("event=applied kind=%s name=%s", kind.name, name)
 
     async def delete(self, owner: Owner, reference: Reference) -> None:
         """Delete exactly this object."""
         await self._api.delete(
             KINDS[reference.kind], owner.namespace, reference.name, reference.uid
         )
-        log.info(
-            "event=deleted job=%s/%s kind=%s name=%s",
-            *(owner.namespace, owner.name, reference.kind, reference.name),
-        )
+        log.info("event=deleted kind=%s name=%s", reference.kind, reference.name)
 
     async def create_pod(self, pod: Object) -> None:
         """Make a pod, unless it is there."""
