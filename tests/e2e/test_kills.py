@@ -6,6 +6,7 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
 from e2e.harness import Folder, SupervisedRun, gated_document
 
 
@@ -102,6 +103,19 @@ def test_a_learner_resumes_and_the_others_stay(tmp_path: Path) -> None:
     for version in (20, 40):
         state = folder.state(version)
         assert state["ledger"]["trained"] == 2 * state["updates"], "complete at the checkpoint"
+
+
+@pytest.mark.parametrize("process", ["learner-0", "parameter-server-0"])
+def test_a_process_that_hangs_is_replaced(process: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    document = gated_document(gate, runPolicy={"stallTimeoutSeconds": 5})
+    with SupervisedRun(document, tmp_path / "run") as run:
+        run.until_version(20)
+        run.folder.signal(process, signal.SIGSTOP)
+        run.until_attempt(process, 1)
+        run.advances()
+        gate.touch()
+        assert run.end().phase == "Complete"
 
 
 def test_random_kills_never_unbalance_the_ledger(tmp_path: Path) -> None:

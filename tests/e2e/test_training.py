@@ -18,7 +18,9 @@ def example(name: str) -> Document:
 
 
 @pytest.mark.training
-@pytest.mark.parametrize(("name", "target"), [("cartpole", 475), ("pendulum", -200)])
+@pytest.mark.parametrize(
+    ("name", "target"), [("cartpole", 475), ("acrobot", -100), ("pendulum", -200)]
+)
 def test_an_example_reaches_its_target(name: str, target: int, tmp_path: Path) -> None:
     document = example(name)
     assert document["spec"]["stopping"]["targetReturn"] == target
