@@ -166,12 +166,12 @@ def _lead(
     exact = policy.exact_lag is not None
     with contextlib.closing(client), Telemetry(arguments.run_directory) as telemetry:
         client.hello(_patience(spec))
+        # Before the weights, which open the gate.
+        client.pace(memory.response.staleness_bound)
         # A resumed run restarts its episodes where the uninterrupted one did: at the checkpoint.
         client.publish(
             step.version, save(step.weights()), reset_environments=exact and step.version > 0
         )
-        if memory.response.staleness_bound < policy.bound:
-            client.pace(memory.response.staleness_bound)
         if not ranks.meet(patience=_patience(spec), stop=stop):
             return TERMINATED
         share_checkpoint(ranks, checkpoint)
