@@ -220,11 +220,16 @@ def _newest(arguments: RoleArguments, checkpoints: CheckpointFolder) -> Checkpoi
 
 
 def _memory(spec: AsyncRLJobSpec, step: LearnerStep) -> RunMemory:
+    policy = staleness_policy(spec)
     return RunMemory(
         step,
         TrainingProgress(spec.stopping, time.monotonic),
         StabilityJudge(stability_thresholds(spec.stability)),
-        Response(spec.stability.on_degraded, staleness_max=staleness_policy(spec).bound),
+        Response(
+            spec.stability.on_degraded,
+            staleness_max=policy.bound,
+            exact=policy.exact_lag is not None,
+        ),
     )
 
 
