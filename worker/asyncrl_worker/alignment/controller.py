@@ -25,8 +25,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class AlignmentDecision:
     """What one step measured and what to do. Numbers that were not measured are None, never 0.
 
-    apply: whether to call optimizer.step(). Where False: no optimizer step, no scheduler tick, no
-        weight decay, no new version; the batch counts as consumed.
+    apply: whether to call optimizer.step(). Where False: no optimizer step, no tick of a scheduler
+        that counts these, no weight decay, no new version; the batch counts as consumed.
     regime: what the thresholds call for. In "observe" nothing is done about it, except that a
         non-finite gradient is dropped there too.
     reason: why there was no comparison or no control: "off", "first" (nothing to compare with: at
