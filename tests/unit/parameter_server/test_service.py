@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import threading
 from collections.abc import Iterator
@@ -499,6 +500,12 @@ def test_exact_lag_over_the_wire(address: str) -> None:
         assert seen == [0, 1, 2]
         granted = ticket(stream)
         assert (granted.policy_version, granted.reset_seed) == (3, None)
+
+
+def test_the_version_is_not_a_number_until_there_is_one(server: LiveServer) -> None:
+    registry = server.metrics(lambda service: service.metrics.registry)
+    value = registry.get_sample_value("asyncrl_parameter_server_weights_version")
+    assert value is not None and math.isnan(value)
 
 
 def test_metrics_balance_and_name_what_happened(server: LiveServer, address: str) -> None:
