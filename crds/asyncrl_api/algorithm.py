@@ -157,5 +157,7 @@ class Optimizer(Model):
         remedy="use null for no limit",
     )
     schedule: Literal["constant", "linear"] = option(
-        "constant", "Learning rates over the run: constant, or linear to 0 at its end."
+        "constant",
+        "Learning rates over the run: constant, or linear to 0 at its end in environment steps or "
+        "policy versions. The steps of a skipped update count.",
     )

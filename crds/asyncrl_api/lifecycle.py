@@ -173,11 +173,11 @@ class RunPolicy(Model):
     )
     ttl_seconds_after_finished: int | None = option(
         None,
-        "Delete the job this long after it finished; null to keep it.",
+        "Delete the job this long after it finished; null to keep it. Not used on one machine.",
         unit="seconds",
         ge=0,
         le=10**9,
     )
     clean_pod_policy: Literal["None", "Running", "All"] = option(
-        "Running", "Pods deleted when the run has finished."
+        "Running", "Pods deleted when the run has finished. Not used on one machine."
     )

@@ -27,7 +27,7 @@ _INTRODUCTION = f"""\
 
 `apiVersion: {API_VERSION}`, `kind: {KIND}`. A field with default `null` is off or derived where it
 is left out. Types are strict: `"4"` in quotes is text, not an integer. YAML reads `off`, `no`, `on`
-and `yes` without quotes as true or false, so write `"off"`.
+and `yes` without quotes as true or false, so write `"off"`. A number with the unit `-` has none.
 """
 
 
@@ -121,7 +121,7 @@ def _sections(
 
 def _status_section(path: tuple[str, ...], field: Field) -> str:
     rows = [
-        _row(f"`{child.name}`", _type_cell(child), child.unit or "", child.description)
+        _row(f"`{child.name}`", _type_cell(child), _unit_cell(child), child.description)
         for child in field.children
     ]
     return "\n".join([f"## {'.'.join(path)}\n\n{field.description}\n", _STATUS_HEADER, *rows])
@@ -136,7 +136,7 @@ def _section(path: tuple[str, ...], field: Field) -> str:
                 type_name(child),
                 f"`{_default_text(child)}`" if _default_text(child) else "",
                 _allowed_text(child),
-                child.unit or "",
+                _unit_cell(child),
                 child.description,
             )
         )
@@ -167,6 +167,11 @@ def _row(*cells: str) -> str:
 
 def _type_cell(field: Field) -> str:
     return ", ".join(field.enum) if field.enum else type_name(field)
+
+
+def _unit_cell(field: Field) -> str:
+    """`-` for a number without a unit, so that none looks forgotten."""
+    return field.unit or ("-" if field.kind in ("integer", "number") else "")
 
 
 def _default_text(field: Field) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -126,6 +127,16 @@ def test_a_ticket_becomes_a_fragment_of_the_newest_version() -> None:
     assert setup.versions() == [3]
     assert setup.actor.ready
     assert setup.metric("environment_steps_total") == setup.fragment(0).environment_steps
+
+
+def test_numbers_are_not_a_number_until_they_exist() -> None:
+    setup = Setup()
+    names = ("policy_version", "episode_return")
+    assert all(math.isnan(setup.metric(name) or 0.0) for name in names)
+    setup.peer.messages.extend([ticket(1, 3, setup.peer.publish(3)), Drain()])
+    setup.actor.run()
+    assert setup.metric("policy_version") == 3
+    assert setup.metric("episode_return") == np.mean(setup.fragment(0).episode_returns)
 
 
 def test_an_exact_ticket_gets_exactly_its_version() -> None:

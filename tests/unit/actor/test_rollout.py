@@ -15,7 +15,7 @@ from asyncrl_worker.environments.factory import make_vector_environment
 from asyncrl_worker.environments.faults import EnvironmentFault
 from asyncrl_worker.environments.spaces import EnvironmentDescription
 from asyncrl_worker.environments.vector import integer_seeds
-from asyncrl_worker.fragment import Fragment
+from asyncrl_worker.fragment import Float32, Fragment
 from asyncrl_worker.policies.inference import InferencePolicy
 from asyncrl_worker.policies.layout import PolicyLayout
 from asyncrl_worker.protocol.tensors import decode, encode
@@ -213,6 +213,24 @@ def test_log_probabilities_and_versions_are_those_of_the_policy() -> None:
         wanted, log_probabilities = policy.act(fragment.observations[t], rng)
         np.testing.assert_array_equal(fragment.actions[t], wanted)
         np.testing.assert_array_equal(fragment.log_probabilities[t], log_probabilities)
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_policy_runs_forward_once_per_vector_step(
+    id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many environments there are, and at the ends of episodes and fragments too."""
+    widths: list[int] = []
+    forward = InferencePolicy._forward
+
+    def counted(policy: InferencePolicy, observations: Float32) -> Float32:
+        widths.append(len(observations))
+        return forward(policy, observations)
+
+    monkeypatch.setattr(InferencePolicy, "_forward", counted)
+    fragments = collect(workload(id), environments=3, length=250, fragments=2)
+    assert any(fragment.episode_returns.size for fragment in fragments)
+    assert widths == [3] * 2 * 250
 
 
 @pytest.mark.parametrize(

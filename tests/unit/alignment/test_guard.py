@@ -340,6 +340,36 @@ def test_auto_calibration_is_silent_then_acts_then_rests() -> None:
     assert {d.regime for d in again[5:]} == {Regime.PASS}
 
 
+def test_a_projection_of_the_guard_leaves_the_healthy_cosine() -> None:
+    """Where healthy gradients are aligned themselves, they are not taken below that."""
+    weight = parameter(512)
+    guard = GradientAlignment([weight], AlignmentConfig(memory_dtype="float32"))
+    generator = torch.Generator().manual_seed(0)
+    previous = [torch.ones(512)]
+
+    def run(updates: int, cosine: float) -> list[tuple[AlignmentDecision, float]]:
+        """Decisions on gradients of this mean cosine, and the cosines that they left."""
+        outcomes = []
+        for _ in range(updates):
+            values = torch.randn(512, generator=generator)
+            values[0] += math.sqrt(512 * cosine / (1.0 - cosine))
+            previous.append(values)
+            decision = feed(guard, weight, values.tolist())
+            assert weight.grad is not None
+            left = torch.dot(weight.grad, previous[-2]) / values.norm() / previous[-2].norm()
+            outcomes.append((decision, float(left)))
+        return outcomes
+
+    healthy = [decision for decision, _ in run(200, 0.3)]
+    assert {decision.regime for decision in healthy} == {Regime.PASS}
+    cosines = [decision.cosine for decision in healthy if decision.cosine is not None]
+    level = sum(cosines) / len(cosines)
+    assert level == pytest.approx(0.3, abs=0.03)
+    projected = [left for decision, left in run(20, 0.7) if decision.regime is Regime.PROJECT]
+    assert projected == pytest.approx([level] * len(projected), abs=0.02)
+    assert projected
+
+
 def test_policy_gradient_only() -> None:
     """The value loss of an actor-critic hides the policy's signal: scope matters."""
     torch.manual_seed(0)

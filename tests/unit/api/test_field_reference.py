@@ -43,6 +43,29 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
         columns = cells
 
 
+def test_every_number_has_a_unit_or_says_that_it_has_none() -> None:
+    units: dict[str, int] = {}
+    column = type_column = 0
+    for line in reference_markdown().splitlines():
+        cells = [cell.strip() for cell in line.replace("\\|", "").split("|")]
+        if "Unit" in cells:
+            type_column, column = cells.index("Type"), cells.index("Unit")
+        elif line.startswith("| `") and cells[type_column] in ("integer", "number"):
+            assert cells[column], line
+            units[cells[column]] = units.get(cells[column], 0) + 1
+    assert units["policy versions"] > 3 and units["-"] > 3
+
+
+def test_what_only_a_cluster_does_says_so() -> None:
+    """The neighbours of runPolicy that a run on one machine does not look at."""
+    cluster = {"preRunningDeadlineSeconds", "disruptionLimit", "ttlSecondsAfterFinished"}
+    cluster.add("cleanPodPolicy")
+    policy = fields_of(AsyncRLJob).find(("spec", "runPolicy"))
+    assert policy is not None
+    said = {f.name for f in policy.children if f.description.endswith("Not used on one machine.")}
+    assert said == cluster
+
+
 def test_one_field_is_explained() -> None:
     assert explain("spec.staleness.max").splitlines() == [
         "spec.staleness.max <integer>",

@@ -13,10 +13,11 @@ from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_worker.learner import report
 from asyncrl_worker.learner.batch import Batch
 from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
+from asyncrl_worker.learner.main import _memory
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.progress import EvaluationScore, Progress
 from asyncrl_worker.learner.step import UpdateResult
-from asyncrl_worker.stability import Judgement, Response, StabilityJudge
+from asyncrl_worker.stability import Judgement, Response, StabilityJudge, Verdict
 from asyncrl_worker.staleness import Ledger
 
 LAG = 3
@@ -114,6 +115,19 @@ def test_the_save_does_not_disturb_the_run(tmp_path: Path) -> None:
         saving.train([batch])
         saving.memory.save(CheckpointFolder(tmp_path, keep=2), ledger=Ledger())
     assert changed(snapshot(quiet.step), snapshot(saving.step)) == set()
+
+
+@pytest.mark.parametrize(
+    ("staleness", "bound"), [({"max": 16}, 8), ({"max": 4, "inject": 16}, 16), ({"max": 0}, 0)]
+)
+def test_the_lag_of_the_job_decides_whether_pace_has_anything_to_reduce(
+    staleness: dict[str, int], bound: int
+) -> None:
+    settings = {f"staleness.{name}": value for name, value in staleness.items()}
+    spec = make_spec(settings | {"stability.onDegraded": "pace"})
+    response = _memory(spec, make_step(spec)).response
+    action = response.respond(Judgement(Verdict.DEGRADED, ("HighKL",), 0, 2.0))
+    assert (action.kind, action.staleness_bound) == ("Pace" if bound == 8 else None, bound)
 
 
 LOST: dict[str, Any] = {

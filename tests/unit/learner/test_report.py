@@ -51,6 +51,21 @@ def document_of(snapshot: Snapshot) -> dict[str, dict[str, object]]:
     return json.loads(text)  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize(
+    ("calibration", "low", "calibrated"),
+    [("fixed", [0.05] * 12, [False] * 12), ("auto", [None] * 9, [False] * 9 + [True] * 3)],
+)
+def test_thresholds_as_given_are_not_reported_as_calibrated(
+    calibration: str, low: list[float | None], calibrated: list[bool]
+) -> None:
+    settings = {"alignment.calibration": calibration, "alignment.calibrationUpdates": 8}
+    spec = make_spec(CONTROLLED | settings)
+    results = train(make_step(spec), Stream(spec, lag=4), 12)
+    statuses = [report.alignment_status(result, AlignmentCounts(updates=1)) for result in results]
+    assert [status.low for status in statuses][: len(low)] == low
+    assert [status.calibrated for status in statuses] == calibrated
+
+
 def test_before_the_first_update_every_number_is_null() -> None:
     document = document_of(Snapshot())
     for section in ("training", "alignment", "stability", "staleness", "checkpoint"):

@@ -78,6 +78,44 @@ def test_with_scope_all_a_skip_leaves_the_value_network_too() -> None:
     assert changed(before, snapshot(step)) == set()
 
 
+@pytest.mark.parametrize("scope", ["policy", "all"])
+def test_alignment_remembers_the_gradients_of_its_scope_and_no_other(scope: str) -> None:
+    spec = make_spec({"alignment.scope": scope})
+    step = make_step(spec)
+    train(step, Stream(spec), 1)
+    controlled = [*step.policy_parameters, *(step.value_parameters if scope == "all" else [])]
+    remembered = step.alignment.state_dict()["tensors"]["previous"]
+    assert remembered.numel() == sum(parameter.numel() for parameter in controlled)
+
+
+ALWAYS_PROJECT = {
+    "alignment.calibration": "fixed",
+    "alignment.low": 0.0,
+    "alignment.high": 1.0,
+}
+
+
+def test_alignment_measures_before_the_norm_clip_and_what_it_projects_is_then_clipped() -> None:
+    limit = 1e-3
+    spec = make_spec(ALWAYS_PROJECT | {"optimizer.maxGradientNorm": limit})
+    step = make_step(spec)
+    # The same batch after a step that small: aligned.
+    batch = Stream(spec).next(step.weights(), step.version)
+    step.update(batch)
+    projected = step.update(batch).alignment
+    assert projected.scale < 1.0
+    assert projected.gradient_norm is not None and projected.gradient_norm > 10 * limit
+    assert step.alignment.state_dict()["scalars"]["previous_norm"] == projected.gradient_norm
+    assert projected.projected_norm is not None and projected.projected_norm > limit
+    applied = torch.cat([_flat(parameter.grad) for parameter in step.policy_parameters])
+    assert float(applied.norm()) == pytest.approx(limit, rel=1e-3)
+
+
+def _flat(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient.flatten()
+
+
 @pytest.mark.parametrize("mode", ["off", "observe", "control"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_batch_with_a_nan_reward_changes_nothing(mode: str, algorithm: str) -> None:
@@ -132,12 +170,7 @@ def test_the_normaliser_is_that_of_the_version_and_moves_after_the_step() -> Non
 
 
 LAYERS: dict[str, dict[str, Any]] = {
-    "alignment": {
-        "alignment.mode": "control",
-        "alignment.calibration": "fixed",
-        "alignment.low": 0.0,
-        "alignment.high": 1.0,
-    },
+    "alignment": {"alignment.mode": "control"} | ALWAYS_PROJECT,
     "momentum law": {"compensation.momentumLaw": True},
     "kl feedback": {"compensation.klFeedback.mode": "fixed"},
     "kl target": {
@@ -246,16 +279,7 @@ def test_the_linear_schedule_reaches_zero() -> None:
 
 
 def test_damping_shortens_a_projected_step() -> None:
-    spec = make_spec(
-        bare()
-        | {
-            "alignment.mode": "control",
-            "alignment.calibration": "fixed",
-            "alignment.low": 0.0,
-            "alignment.high": 1.0,
-            "alignment.adamDamping": True,
-        }
-    )
+    spec = make_spec(bare() | LAYERS["alignment"] | {"alignment.adamDamping": True})
     results = train(make_step(spec), Stream(spec, lag=4), 12)
     projected = [r for r in results if r.alignment.scale != 1.0]
     assert projected

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 from unit.parameter_server.live_server import DEADLINE, SCHEMA, fragment
 
+from asyncrl_worker.fault import FAILED
 from asyncrl_worker.protocol.actor_client import ActorStream
+from asyncrl_worker.protocol.errors import Refused
 from asyncrl_worker.protocol.learner_client import LearnerClient
-from asyncrl_worker.protocol.messages import Drain, Ticket
+from asyncrl_worker.protocol.messages import Ack, Drain, Ticket
+
+TESTS = Path(__file__).parents[2]
 
 MANIFEST = """
 apiVersion: asyncrl.io/v1alpha1
@@ -31,18 +35,27 @@ spec:
 class Process:
     """One parameter server process and where it writes."""
 
-    def __init__(self, folder: Path, *options: str, address: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        address: str | None = None,
+        module: str = "asyncrl_worker.parameter_server.main",
+    ) -> None:
         self.address = address or f"unix:{folder / 'ps.sock'}"
         self.log = folder / "log"
         self.termination = folder / "termination"
         manifest = folder / "job.yaml"
         manifest.write_text(MANIFEST)
         command = [
-            *(sys.executable, "-m", "asyncrl_worker.parameter_server.main"),
+            *(sys.executable, "-m", module),
             *("--manifest", str(manifest), "--run-directory", str(folder)),
             *("--address", self.address, *options),
         ]
-        environment = os.environ | {"ASYNCRL_TERMINATION_LOG": str(self.termination)}
+        environment = os.environ | {
+            "ASYNCRL_TERMINATION_LOG": str(self.termination),
+            "PYTHONPATH": str(TESTS),
+        }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stderr=log, env=environment)
 
@@ -55,12 +68,12 @@ class Process:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Process]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts processes that do not outlive the test."""
     processes: list[Process] = []
 
-    def start() -> Process:
-        processes.append(Process(tmp_path))
+    def start(**settings: str) -> Process:
+        processes.append(Process(tmp_path, **settings))
         return processes[-1]
 
     yield start
@@ -70,7 +83,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Process]]:
 
 
 @pytest.fixture
-def started(start: Callable[[], Process]) -> Process:
+def started(start: Callable[..., Process]) -> Process:
     return start()
 
 
@@ -99,8 +112,34 @@ def test_a_run_ends_with_every_actor_gone_and_exit_code_0(started: Process) -> N
     assert "event=staleness_bound worst-case staleness 3 versions" in log
 
 
+def test_a_batch_beyond_the_bound_is_not_handed_out_and_ends_the_run(
+    start: Callable[..., Process],
+) -> None:
+    server = start(module="unit.parameter_server.too_wide")
+    stream = ActorStream(server.address, actor_index=0, attempt=0, schema=SCHEMA, deadline=DEADLINE)
+    with learner(server) as client, stream:
+        client.publish(0, b"weights")
+        client.pace(100)
+        ticket = stream.receive(DEADLINE)
+        assert isinstance(ticket, Ticket)
+        stream.send_fragment(ticket, fragment(0))
+        assert isinstance(stream.receive(DEADLINE), Ack)
+        for version in range(1, 5):
+            client.publish(version, b"weights")
+        with pytest.raises(Refused, match=r"staleness 4 of a batch is outside 0\.\.3"):
+            client.next_batch(DEADLINE)
+        assert server.end() == FAILED
+    assert server.message() == {
+        "role": "parameter-server",
+        "index": 0,
+        "reason": "StalenessViolated",
+        "message": "parameter server: staleness 4 of a batch is outside 0..3 (max); this is a "
+        "defect, not a setting",
+    }
+
+
 def test_a_signal_ends_it_with_130_and_no_orphan_socket_is_in_the_way(
-    started: Process, start: Callable[[], Process]
+    started: Process, start: Callable[..., Process]
 ) -> None:
     with learner(started):
         started.process.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from unit.parameter_server.live_server import (
 
 from asyncrl_worker.protocol import rollouts_pb2 as pb
 from asyncrl_worker.protocol.actor_client import ActorStream
-from asyncrl_worker.protocol.channel import MAX_MESSAGE_BYTES
+from asyncrl_worker.protocol.channel import MAX_MESSAGE_BYTES, TRANSPORT_BYTES
 from asyncrl_worker.protocol.errors import (
     Fenced,
     MalformedMessage,
@@ -171,19 +172,55 @@ def test_a_damaged_truncated_or_foreign_message_is_refused(
         assert server.look(lambda state: dict(state.rejected)) == {"malformed": 5}
 
 
-def test_an_oversized_message_never_reaches_the_queue(server: LiveServer, address: str) -> None:
+def test_an_actor_does_not_send_an_oversized_fragment(server: LiveServer, address: str) -> None:
     with learner(address) as client, actor(address) as stream:
         client.publish(0, BLOB)
         granted = ticket(stream)
         with pytest.raises(MalformedMessage, match="fragmentLength"):
             stream.send_fragment(granted, bytes(MAX_MESSAGE_BYTES))
-        # A peer that does not check: the transport refuses before it allocates.
-        huge = pb.FragmentMessage(epoch=granted.epoch, ticket=granted.id)
-        huge.tensors = bytes(MAX_MESSAGE_BYTES)
-        stream._send(pb.ActorMessage(fragment=huge))
+        assert deliver(stream, granted).accepted
+
+
+@pytest.fixture
+def careless(
+    server: LiveServer, address: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ActorStream]:
+    """An actor whose channel sends messages of any size."""
+    monkeypatch.setattr("asyncrl_worker.protocol.channel.MAX_MESSAGE_BYTES", 1 << 30)
+    with actor(address) as stream:
+        yield stream
+
+
+def send_bytes(stream: ActorStream, granted: Ticket, size: int) -> None:
+    message = pb.FragmentMessage(epoch=granted.epoch, ticket=granted.id, tensors=bytes(size))
+    stream._send(pb.ActorMessage(fragment=message))
+
+
+def test_an_oversized_message_is_refused_with_a_reason_and_counted(
+    server: LiveServer, address: str, careless: ActorStream
+) -> None:
+    with learner(address) as client:
+        client.publish(0, BLOB)
+        size = TRANSPORT_BYTES - 1024
+        assert size > MAX_MESSAGE_BYTES
+        send_bytes(careless, ticket(careless), size)
+        assert f"{size} bytes exceed the limit" in ack(careless).reason
+        assert server.look(lambda state: dict(state.rejected)) == {"malformed": 1}
+        assert server.look(lambda state: state.ledger.dropped) == {"malformed": 1}
+        assert deliver(careless, ticket(careless)).accepted
+
+
+def test_a_grossly_oversized_message_ends_its_stream(
+    server: LiveServer, address: str, careless: ActorStream
+) -> None:
+    """The transport does it, before it allocates; the server counts the ticket."""
+    with learner(address) as client:
+        client.publish(0, BLOB)
+        send_bytes(careless, ticket(careless), TRANSPORT_BYTES)
         server.until(lambda state: state.ledger.dropped == {"actor_lost": 1})
+        assert server.metrics(lambda service: service.metrics.bytes_received._value.get()) == 0
         # The stream opens again and goes on.
-        assert deliver(stream, ticket(stream)).accepted
+        assert deliver(careless, ticket(careless)).accepted
 
 
 def test_duplicates_and_unknown_tickets_are_refused(server: LiveServer, address: str) -> None:
@@ -463,6 +500,12 @@ def test_exact_lag_over_the_wire(address: str) -> None:
         assert seen == [0, 1, 2]
         granted = ticket(stream)
         assert (granted.policy_version, granted.reset_seed) == (3, None)
+
+
+def test_the_version_is_not_a_number_until_there_is_one(server: LiveServer) -> None:
+    registry = server.metrics(lambda service: service.metrics.registry)
+    value = registry.get_sample_value("asyncrl_parameter_server_weights_version")
+    assert value is not None and math.isnan(value)
 
 
 def test_metrics_balance_and_name_what_happened(server: LiveServer, address: str) -> None:

@@ -186,6 +186,18 @@ def test_pace_narrows_the_gate_and_never_widens_it() -> None:
     assert server.fill([1, 2]) == 4
 
 
+def test_a_new_learner_is_not_held_to_the_pace_of_the_one_before() -> None:
+    """It may go on from a checkpoint that is older than the pace."""
+    server = Server(maximum=8, batch=2, publish=False)
+    server.apply(server.state.pace(0, 1))
+    server.state.learner_hello(0, 0, None, [])
+    assert server.state.eta == 1, "the same process again: nothing changes"
+    server.state.learner_hello(1, 0, None, [])
+    server.publish(0)
+    assert server.state.eta == 8
+    assert server.fill([1, 2]) == 9 * 2
+
+
 def test_drop_forms_batches_in_arrival_order_and_drops_what_is_stale() -> None:
     server = Server(maximum=1, batch=1, actors=2)
     slow = server.tickets(1)[0]

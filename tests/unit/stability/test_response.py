@@ -65,6 +65,22 @@ def test_pace_of_a_synchronous_run_asks_for_nothing() -> None:
     assert asked(respond(response, DEGRADED, 100)) == []
 
 
+def test_pace_of_an_exact_lag_announces_counts_and_reports_nothing() -> None:
+    response = Response("pace", staleness_max=16, exact=True, hold_updates=10)
+    actions = respond(response, DEGRADED, 100) + respond(response, HEALTHY, 100)
+    assert asked(actions) == []
+    assert {action.staleness_bound for action in actions} == {response.staleness_bound} == {16}
+    assert sum(response.counts.values()) == 0
+
+
+def test_an_exact_lag_wins_over_a_bound_that_pace_had_reduced() -> None:
+    paced = Response("pace", staleness_max=16)
+    respond(paced, DEGRADED)
+    resumed = Response("pace", staleness_max=16, exact=True)
+    resumed.load_state_dict(paced.state_dict())
+    assert (paced.staleness_bound, resumed.staleness_bound) == (8, 16)
+
+
 @pytest.mark.parametrize("on_degraded", ["warn", "pace", "suspend", "fail"])
 def test_a_run_lost_to_non_finite_numbers_fails_once_whatever_was_configured(
     on_degraded: str,

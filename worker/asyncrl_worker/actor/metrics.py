@@ -40,6 +40,8 @@ class ActorMetrics:
         self.policy_version = Gauge(
             "asyncrl_actor_policy_version", "Version of the policy in use.", registry=registry
         )
+        for gauge in (self.episode_return, self.policy_version):
+            gauge.set(float("nan"))  # until there is a first one
         self.rollout_seconds = Histogram(
             "asyncrl_actor_rollout_seconds",
             "Time to collect one fragment.",

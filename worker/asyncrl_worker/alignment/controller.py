@@ -25,8 +25,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class AlignmentDecision:
     """What one step measured and what to do. Numbers that were not measured are None, never 0.
 
-    apply: whether to call optimizer.step(). Where False: no optimizer step, no scheduler tick, no
-        weight decay, no new version; the batch counts as consumed.
+    apply: whether to call optimizer.step(). Where False: no optimizer step, no tick of a scheduler
+        that counts these, no weight decay, no new version; the batch counts as consumed.
     regime: what the thresholds call for. In "observe" nothing is done about it, except that a
         non-finite gradient is dropped there too.
     reason: why there was no comparison or no control: "off", "first" (nothing to compare with: at
@@ -36,6 +36,7 @@ class AlignmentDecision:
     scale: |g~| / |g| of what is in .grad now, 1 without projection.
     gradient_norm, projected_norm: L2 norms before and after, over all shards.
     low, high: thresholds in force; None while calibrating.
+    calibrated: whether they come from calibration; never with "fixed".
     learning_rate_factor: factor for this step's learning rate, 1 unless `adam_damping`.
     """
 
@@ -198,7 +199,7 @@ class GradientAlignment:
             kept = kept_fraction(cosine, target, config.projection)
         after = projected_norm(norm, cosine, kept)
         scale = after / norm
-        reason = "observing" if not acting else None if calibrated else "calibrating"
+        reason = "observing" if not acting else "calibrating" if low is None else None
         decision = AlignmentDecision(
             apply=not (acting and regime is Regime.SKIP),
             regime=regime,
@@ -217,7 +218,7 @@ class GradientAlignment:
 
     @property
     def _calibrated(self) -> bool:
-        return self._healthy is None or self._healthy.calibrated
+        return self._healthy is not None and self._healthy.calibrated
 
     def _thresholds(self) -> tuple[float | None, float | None]:
         if self._healthy is None:

@@ -166,12 +166,12 @@ def _lead(
     exact = policy.exact_lag is not None
     with contextlib.closing(client), Telemetry(arguments.run_directory) as telemetry:
         client.hello(_patience(spec))
+        # Before the weights, which open the gate.
+        client.pace(memory.response.staleness_bound)
         # A resumed run restarts its episodes where the uninterrupted one did: at the checkpoint.
         client.publish(
             step.version, save(step.weights()), reset_environments=exact and step.version > 0
         )
-        if memory.response.staleness_bound < policy.bound:
-            client.pace(memory.response.staleness_bound)
         if not ranks.meet(patience=_patience(spec), stop=stop):
             return TERMINATED
         share_checkpoint(ranks, checkpoint)
@@ -220,11 +220,16 @@ def _newest(arguments: RoleArguments, checkpoints: CheckpointFolder) -> Checkpoi
 
 
 def _memory(spec: AsyncRLJobSpec, step: LearnerStep) -> RunMemory:
+    policy = staleness_policy(spec)
     return RunMemory(
         step,
         TrainingProgress(spec.stopping, time.monotonic),
         StabilityJudge(stability_thresholds(spec.stability)),
-        Response(spec.stability.on_degraded, staleness_max=staleness_policy(spec).bound),
+        Response(
+            spec.stability.on_degraded,
+            staleness_max=policy.bound,
+            exact=policy.exact_lag is not None,
+        ),
     )
 
 

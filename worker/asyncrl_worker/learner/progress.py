@@ -84,7 +84,11 @@ class Progress:
 
     @property
     def scheduled_fraction(self) -> float:
-        """As `fraction`, by steps and versions only: what drives a reproducible schedule."""
+        """As `fraction`, by steps and versions only: what drives a reproducible schedule.
+
+        The steps of a skipped batch count, as they do towards the end of the run, so that a
+        schedule over the steps ends with it.
+        """
         limits = (
             (self.environment_steps, self._stopping.environment_steps),
             (self.policy_version, self._stopping.policy_versions),

@@ -6,6 +6,7 @@ snapshot per scrape, so that produced = trained + dropped + queued + in flight h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -123,6 +124,7 @@ class ParameterServerMetrics:
             "Evaluations that were replaced by newer ones or lost too many actors.",
             value=now.evaluations_given_up,
         )
+        version = math.nan if now.version is None else now.version
         gauges = {
             "fragments_queued": ("Fragments queued or held by the learner.", ledger.queued),
             "fragments_held": ("Fragments in batches that the learner holds.", now.held),
@@ -132,12 +134,9 @@ class ParameterServerMetrics:
             "actors_connected": ("Actors with an open stream.", now.connected),
             "actors_idle": ("Actors that wait for a ticket.", now.idle),
             "weights_bytes": ("Bytes of weights kept.", now.weights_bytes),
+            "weights_version": ("Newest policy version.", version),
             "weights_versions": ("Versions of weights kept.", now.weights_versions),
             "evaluations_pending": ("Evaluations that wait for an actor.", now.evaluations_pending),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
-        if now.version is not None:
-            yield GaugeMetricFamily(
-                f"{PREFIX}_weights_version", "Newest policy version.", value=now.version
-            )

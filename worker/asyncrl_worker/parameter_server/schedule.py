@@ -84,7 +84,8 @@ class Schedule(Protocol):
         """Fragments that may be started now."""
 
     def start(self, version: int, held: Iterable[Batch]) -> None:
-        """A learner attempt begins at `version`, holding `held`; everything else is forgotten."""
+        """A learner attempt begins at `version`, holding `held`; everything else is forgotten, an
+        earlier attempt's pace too."""
 
     def published(self, version: int, reset: bool) -> None:
         """`version` can be fetched. Raises ValueError where it cannot follow the last one."""
@@ -114,12 +115,12 @@ class BoundedSchedule:
 
     def __init__(self, policy: StalenessPolicy) -> None:
         self._policy = policy
-        self._eta = policy.maximum
         self.held: dict[int, Batch] = {}
         self.start(0, ())
 
     def start(self, version: int, held: Iterable[Batch]) -> None:
         self.held = {batch.id: batch for batch in held}
+        self._eta = self._policy.maximum
         self._version = version
         self._published: int | None = None
         # Insertion order is ticket order in both.

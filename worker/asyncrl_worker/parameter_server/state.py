@@ -212,8 +212,8 @@ class ParameterServerState:
 
         The same process again: nothing changes. A higher attempt, or a later process of the same
         one (a container that was restarted): everything outstanding is dropped and the gate opens
-        afresh once it publishes. The first one of this epoch: the ledger of the parameter server
-        before this one is taken over.
+        afresh, by the job's own bound unless it paces, once it publishes. The first one of this
+        epoch: the ledger of the parameter server before this one is taken over.
         """
         first = self.attempt is None
         if not self.learner.admit(attempt, incarnation):
@@ -228,6 +228,7 @@ class ParameterServerState:
         else:
             self._void_everything(DropReason.LEARNER_RESTART)
         self.published_version = None
+        self.eta = self.policy.bound
         self.finished = False
         self._schedule.start(version, batches)
         self.ledger.check()

@@ -27,7 +27,12 @@ from asyncrl_worker.protocol.tls import (
 log = logging.getLogger("asyncrl")
 
 MAX_MESSAGE_BYTES = 64 << 20
-"""Largest single message a server accepts; larger ones are refused before they are allocated."""
+"""Largest single message that a client sends and a server accepts."""
+
+TRANSPORT_BYTES = MAX_MESSAGE_BYTES + (16 << 20)
+"""Largest message that a server's transport takes in. What is larger than MAX_MESSAGE_BYTES but not
+than this is refused with a reason, and counted; what is larger still ends its call before it is
+allocated, of which the server sees the end alone."""
 
 MAX_BATCH_BYTES = 1 << 30
 """Largest batch a learner accepts from its parameter server."""
@@ -175,7 +180,7 @@ def open_server(address: str, tls: Path | None) -> tuple[grpc.aio.Server, str]:
     """
     check_address(address, tls)
     options: Options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", TRANSPORT_BYTES),
         ("grpc.max_send_message_length", MAX_BATCH_BYTES),
         ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),

@@ -34,12 +34,18 @@ class Response:
     Warn, suspend and fail are requested once, when Degraded (or, worse, Diverged) is entered, so a
     run resumed by its user is not suspended again for the same trouble. Pace halves the effective
     bound when Degraded is entered and after every `hold_updates` spent in it, down to 0 (in step),
-    and gives one version back per `hold_updates` of Healthy; Watch holds it. A run that is lost for
-    good to non-finite numbers fails whatever was configured: nothing is left to train.
+    and gives one version back per `hold_updates` of Healthy; Watch holds it. Where the lag is
+    `exact`, pace has nothing to reduce and asks for nothing. A run that is lost for good to
+    non-finite numbers fails whatever was configured: nothing is left to train.
     """
 
     def __init__(
-        self, on_degraded: OnDegraded, *, staleness_max: int, hold_updates: int = 30
+        self,
+        on_degraded: OnDegraded,
+        *,
+        staleness_max: int,
+        exact: bool = False,
+        hold_updates: int = 30,
     ) -> None:
         if staleness_max < 0:
             raise ValueError(f"staleness_max: {staleness_max} is less than 0; use 0 or more")
@@ -47,6 +53,7 @@ class Response:
             raise ValueError(f"hold_updates: {hold_updates} is less than 1; use 1 or more")
         self.on_degraded = on_degraded
         self.staleness_max = staleness_max
+        self.exact = exact
         self.hold_updates = hold_updates
         self.staleness_bound = staleness_max
         self.counts: dict[Kind, int] = {"Warn": 0, "Pace": 0, "Suspend": 0, "Fail": 0}
@@ -66,7 +73,7 @@ class Response:
             first, self._failed = not self._failed, True
             return self._act("Fail", why) if first else self._nothing()
         if self.on_degraded == "pace":
-            return self._pace(worse, why)
+            return self._nothing() if self.exact else self._pace(worse, why)
         return self._act(_ONCE[self.on_degraded], why) if worse else self._nothing()
 
     def _pace(self, worse: bool, why: str) -> Action:
@@ -99,8 +106,10 @@ class Response:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`; a smaller configured maximum wins over the stored bound."""
-        self.staleness_bound = min(self.staleness_max, int(state["staleness_bound"]))
+        """Restores `state_dict`; a smaller configured maximum wins over the stored bound, and so
+        does an exact lag."""
+        stored = int(state["staleness_bound"])
+        self.staleness_bound = self.staleness_max if self.exact else min(self.staleness_max, stored)
         self.counts = {kind: int(state["counts"][kind]) for kind in self.counts}
         self._verdict, self._held = Verdict(state["verdict"]), int(state["held"])
         self._failed = bool(state["failed"])

@@ -1,0 +1,118 @@
+"""The training loop in one process, with real steps, against a server that is a script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from unit.learner.streams import ENVIRONMENTS, make_spec, make_step
+
+from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.actor.rollout import Rollout
+from asyncrl_worker.admission import staleness_policy
+from asyncrl_worker.environments.factory import describe, make_vector_environment
+from asyncrl_worker.learner.checkpoint import CheckpointFolder
+from asyncrl_worker.learner.exchange import LockstepExchange
+from asyncrl_worker.learner.fellows import Fellows
+from asyncrl_worker.learner.loop import TrainingLoop
+from asyncrl_worker.learner.main import _memory
+from asyncrl_worker.learner.metrics import LearnerMetrics
+from asyncrl_worker.learner.ranks import Ranks
+from asyncrl_worker.learner.step import LearnerStep
+from asyncrl_worker.policies.inference import InferencePolicy
+from asyncrl_worker.protocol.learner_client import BatchMessage
+from asyncrl_worker.protocol.messages import Evaluation
+from asyncrl_worker.protocol.tensors import encode
+from asyncrl_worker.role import Stop
+from asyncrl_worker.staleness import Ledger
+from asyncrl_worker.telemetry import Telemetry, read_rows
+
+SKIP_ALL_BUT_THE_FIRST = {
+    "alignment.calibration": "fixed",
+    "alignment.low": 0.0,
+    "alignment.high": 1e-6,
+    "alignment.maxSkips": 1000,
+}
+
+
+class Script:
+    """Stands where the client does: gives the same batch again and again, `batches` times."""
+
+    def __init__(self, fragments: list[bytes], *, batches: int) -> None:
+        self.outcomes: list[str] = []
+        self.ledger = Ledger()
+        self._fragments = fragments
+        self._batches = batches
+
+    def next_batch(self, timeout: float) -> BatchMessage:
+        number = len(self.outcomes) + 1
+        assert number <= self._batches, "the run should be over"
+        return BatchMessage(number, 0, self._fragments, [], self.ledger)
+
+    def publish(self, version: int, blob: bytes, **options: Any) -> None:
+        pass
+
+    def consumed(self, batch_id: int, outcome: str) -> None:
+        self.outcomes.append(outcome)
+
+    def evaluations(self, timeout: float) -> list[Evaluation]:
+        return []
+
+    def finish(self) -> Ledger:
+        return self.ledger
+
+
+def fragments_of(spec: AsyncRLJobSpec, step: LearnerStep) -> tuple[list[bytes], int]:
+    """One batch by the first version, and its environment steps."""
+    weights = {name: tensor.numpy().copy() for name, tensor in step.weights().items()}
+    policy = InferencePolicy.load(step.layout, weights)
+    environment = make_vector_environment(spec.workload, environments=ENVIRONMENTS)
+    rollout = Rollout(environment, spec.algorithm.fragment_length, np.random.default_rng(0))
+    collected = [
+        rollout.collect(policy, policy.version) for _ in range(spec.algorithm.fragments_per_batch)
+    ]
+    steps = sum(fragment.environment_steps for fragment in collected)
+    return [encode(fragment.to_tensors()) for fragment in collected], steps
+
+
+def loop_of(
+    spec: AsyncRLJobSpec, step: LearnerStep, client: Script, folder: Path, telemetry: Telemetry
+) -> TrainingLoop:
+    return TrainingLoop(
+        spec,
+        describe(spec.workload),
+        step=step,
+        memory=_memory(spec, step),
+        client=client,  # type: ignore[arg-type]
+        exchange=LockstepExchange(client),  # type: ignore[arg-type]
+        fellows=Fellows(Ranks()),
+        policy=staleness_policy(spec),
+        checkpoints=CheckpointFolder(folder / "checkpoints", keep=1),
+        telemetry=telemetry,
+        metrics=LearnerMetrics(),
+        stop=Stop(),
+        attempt=0,
+    )
+
+
+def test_the_linear_schedule_ends_with_the_run_although_updates_are_skipped(
+    tmp_path: Path,
+) -> None:
+    """The run ends by its environment steps, of which a skipped batch takes its share."""
+    updates = 5
+    fragments, steps = fragments_of(make_spec(), make_step(make_spec()))
+    settings = {
+        "optimizer.schedule": "linear",
+        "evaluation.intervalVersions": None,
+        "stopping.environmentSteps": updates * steps,
+    }
+    spec = make_spec(SKIP_ALL_BUT_THE_FIRST | settings)
+    client, step = Script(fragments, batches=updates), make_step(spec)
+    with Telemetry(tmp_path) as telemetry:
+        ending = loop_of(spec, step, client, tmp_path, telemetry).run()
+    assert ending is not None and ending.reason == "EnvironmentStepsReached"
+    assert client.outcomes == ["trained"] + ["skipped"] * (updates - 1)
+    rates = [row["learningRate"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([5e-3 * (1 - update / updates) for update in range(updates)])
