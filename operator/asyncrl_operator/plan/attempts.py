@@ -81,7 +81,7 @@ def next_attempt(job: AsyncRLJob, attempt: int, observed: Observed, *, stopping:
 
 def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     pods = observed.current("learner")
-    lost = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    lost = [pod for pod in pods if pod.lost]
     if lost:
         return Loss(explain_pod(lost[0]), by_itself=all(pod.failed_by_itself for pod in lost))
     if current.deleting:
@@ -122,7 +122,7 @@ def running_work(
             if not current.deleting:
                 delete.append(Reference("Job", current.name, current.uid))
         elif not current.deleting:
-            if current.complete and role != "learner":
+            if role != "learner" and _left(current, observed):
                 looks.append(now + LEFT_EARLY)
             apply.append(role_job(job, owner, role, current.attempt, settings))
             if role != "learner":
@@ -162,11 +162,17 @@ def _outdated(job: AsyncRLJob, role: Role, current: RoleJob, attempt: int) -> bo
 
 def _left_early(current: RoleJob, observed: Observed, now: datetime) -> bool:
     """Whether a role ended with the run, and the run did not: its learner came back."""
-    if current.role == "learner" or not current.complete:
+    if current.role == "learner" or not _left(current, observed):
         return False
     ends = [pod.ended.finished_at for pod in observed.current(current.role) if pod.ended]
     newest = max((end for end in ends if end is not None), default=current.created)
     return now - newest > LEFT_EARLY
+
+
+def _left(current: RoleJob, observed: Observed) -> bool:
+    """Whether every process of a role has ended well; with a sidecar its Job does not say so."""
+    done = {pod.index for pod in observed.current(current.role) if pod.done}
+    return current.complete or (bool(done) and len(done) >= current.completions)
 
 
 def _until_gone(pods: tuple[Pod, ...], now: datetime) -> datetime | None:
@@ -201,7 +207,7 @@ def _replacements(
             continue
         lost = [pod for pod in pods if pod.index == index]
         newest = max(lost, key=lambda pod: pod.created, default=None)
-        if newest is not None and newest.phase == "Succeeded":
+        if newest is not None and not newest.lost:
             continue
         before = observed.replaced.get((role, index))
         if before is not None and now - before < REPLACED_AGAIN:

@@ -11,7 +11,7 @@ from unit.operator.worlds import START, Life, applied, at, deleted
 
 from asyncrl_api.exits import Note
 from asyncrl_api.status import LearnerReport, StabilityStatus, TrainingStatus
-from asyncrl_operator.plan.observed import Report
+from asyncrl_operator.plan.observed import Report, Waiting
 from asyncrl_operator.plan.plan import Plan
 
 
@@ -498,7 +498,7 @@ def test_why_pods_do_not_start() -> None:
     life.step(1)
     assert (life.phase, life.known.reason) == ("Pending", "Unschedulable")
     assert life.known.message == "learner-0: 0/3 nodes: 3 no nvidia.com/gpu"
-    waiting = Note("ImagePullBackOff", "Back-off pulling image nope:1")
+    waiting = Waiting("ImagePullBackOff", "Back-off pulling image nope:1")
     life.add("learner", ready=False, phase="Pending", waiting=waiting)
     life.step(2)
     assert life.known.reason == "ImageUnavailable"
