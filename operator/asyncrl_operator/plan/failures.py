@@ -8,7 +8,7 @@ from typing import Literal
 
 from asyncrl_api.exits import FAILURE_MEMORY_SECONDS, Verdict, describe_exit
 from asyncrl_api.reasons import Reason
-from asyncrl_api.status import Counted, Failure, RoleStatus
+from asyncrl_api.status import Counted, Failure, RoleStatus, one_line
 from asyncrl_operator.plan.names import Role
 from asyncrl_operator.plan.observed import Observed, Pod
 
@@ -19,6 +19,12 @@ ROLE_NAMES: Mapping[Role, RoleName] = {
     "parameter-server": "parameterServer",
 }
 """Names of the roles in the status, as in the spec."""
+LINE_LENGTH = 280
+"""Of the line about a pod: with what follows it, such as when the learner starts again, it fits."""
+CAUSE_LENGTH = 36
+"""Of a cause at least, whatever names the others have."""
+PROBLEM_LENGTH = 60
+"""Of what is wrong with a node: the first of its conditions, as a rule."""
 
 
 def count(role: Role, before: RoleStatus | None, observed: Observed, desired: int) -> RoleStatus:
@@ -108,6 +114,7 @@ def failure(pod: Pod) -> Failure:
         exit_code=ending.exit_code if ending else None,
         reason=reason_of(pod),
         message=_container(pod, "container {}: ") + cause_of(pod),
+        node=_node(pod) or None,
         time=finished(pod),
     )
 
@@ -150,14 +157,26 @@ def _container(pod: Pod, text: str) -> str:
     return text.format(ending.container) if ending is not None and ending.container else ""
 
 
+def _node(pod: Pod) -> str:
+    """A pod's node, with what is wrong with it."""
+    if pod.node is None:
+        return ""
+    return f"{pod.node} {one_line(pod.node_problem, PROBLEM_LENGTH)}".rstrip()
+
+
 def explain_pod(pod: Pod) -> str:
-    """Process, pod, container, exit code, cause and node of a pod that ended, in one line."""
+    """Process, pod, container, exit code, cause and node of a pod that ended, in one line.
+
+    Of a long one only the cause is cut: the log has it in full, and nothing else has the rest.
+    """
     ending = pod.newest_ending
-    container = _container(pod, ", container {}")
-    code = "" if ending is None else f", exit code {ending.exit_code}"
-    where = "" if pod.node is None else f", node {pod.node}"
-    if pod.node_problem:
-        where += f" {pod.node_problem}"
+    facts = f"pod {pod.name}" + _container(pod, ", container {}")
+    if ending is not None:
+        facts += f", exit code {ending.exit_code}"
+    if pod.node is not None:
+        facts += f", node {_node(pod)}"
     note = pod.disruption
-    disrupted = "" if note is None or note.reason == reason_of(pod) else f"; {note.reason}"
-    return f"{pod.process}: {cause_of(pod)} (pod {pod.name}{container}{code}{where}{disrupted})"
+    if note is not None and note.reason != reason_of(pod):
+        facts += f"; {note.reason}"
+    room = LINE_LENGTH - len(f"{pod.process}:  ({facts})")
+    return f"{pod.process}: {one_line(cause_of(pod), max(room, CAUSE_LENGTH))} ({facts})"
