@@ -2,7 +2,9 @@
 
 The learner's ranks live and die together: when a pod of theirs is lost, the whole Job is replaced
 by one of the next attempt. The attempt is in the status before its pods exist, so no two learners
-share one. A container that ended is another matter: the kubelet restarts it in place.
+share one. A container that ended is another matter: the kubelet restarts it in place. Where that
+is in vain because the node is ill, the pod is given up with its Job, which is all the operator may
+delete.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ REPLACED_AGAIN = timedelta(seconds=10)
 """A pod that is lost sooner than this after its replacement is left to the Job's own back-off."""
 LOST_NODE = timedelta(seconds=30)
 """A pod that should be gone for so long is on a node that does not answer."""
+
+MOVED_AFTER = 2
+"""Restarts in place after which a container that fails again on an ill node goes elsewhere."""
 
 LEFT_EARLY = timedelta(seconds=60)
 """The learner ends with the others; if it has not after this long, they are needed again."""
@@ -72,7 +77,7 @@ def next_attempt(job: AsyncRLJob, attempt: int, observed: Observed, *, stopping:
     if current.template_hash != template_hash(job, "learner"):
         line = "the learner restarts with its new spec"
         return Attempt(attempt + 1, Note(Reason.SPEC_CHANGED, line))
-    loss = _lost_learner(current, observed)
+    loss = _lost_learner(current, observed) or _crashes_on_ill_node(job, "learner", observed)
     if loss is None:
         return Attempt(attempt)
     reason = Reason.LEARNER_LOST if durable(job) else Reason.CHECKPOINT_GONE
@@ -90,6 +95,20 @@ def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     missing = sorted(seen - {pod.index for pod in pods} - current.completed_indexes)
     if missing:
         return Loss(f"learner-{missing[0]}: its pod is gone")
+    return None
+
+
+def _crashes_on_ill_node(job: AsyncRLJob, role: Role, observed: Observed) -> Loss | None:
+    """A container that the kubelet restarts in vain, where its node may be why.
+
+    A learner without a volume would begin anew elsewhere: it goes when the run would end instead.
+    """
+    patience = MOVED_AFTER
+    if role == "learner" and not durable(job):
+        patience = max(patience, job.spec.run_policy.backoff_limit)
+    for pod in observed.current(role):
+        if pod.crashes and pod.blames_node and pod.restarts >= patience:
+            return Loss(explain_pod(pod))
     return None
 
 
@@ -118,7 +137,11 @@ def running_work(
                 apply.append(role_job(job, owner, role, attempt, settings))
             else:
                 looks.append(wait)
-        elif _outdated(job, role, current, attempt) or _left_early(current, observed, now):
+        elif (
+            _outdated(job, role, current, attempt)
+            or _left_early(current, observed, now)
+            or (role == "parameter-server" and _crashes_on_ill_node(job, role, observed))
+        ):
             if not current.deleting:
                 delete.append(Reference("Job", current.name, current.uid))
         elif not current.deleting:

@@ -43,10 +43,13 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
     new_losses = max(0, losses - before.counted.losses)
     failures, failed_at = before.failures, before.failed_at
     failed = [pod for pod in pods if pod.restarts and _failed(pod)]
-    if new_restarts and failed:
-        newest = max((finished(pod) for pod in failed), default=None)
-        failures = in_a_row(failures, failed_at, newest) + new_restarts
-        failed_at = newest
+    newest = max(failed, key=finished, default=None)
+    restarted_on_ill_node = 0
+    if new_restarts and newest is not None and newest.blames_node:
+        new_restarts, restarted_on_ill_node = 0, new_restarts
+    elif new_restarts and newest is not None:
+        failures = in_a_row(failures, failed_at, finished(newest)) + new_restarts
+        failed_at = finished(newest)
     lost = [pod for pod in pods if pod.lost]
     newest_lost = max(lost, key=lambda pod: pod.created, default=None)
     if new_losses and newest_lost is not None and newest_lost.failed_by_itself:
@@ -58,7 +61,7 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
         desired=desired,
         ready=sum(pod.ready and pod.live for pod in observed.current(role)),
         restarts=before.restarts + new_restarts,
-        disruptions=before.disruptions + new_losses,
+        disruptions=before.disruptions + new_losses + restarted_on_ill_node,
         failures=failures,
         failed_at=failed_at,
         losses=before.losses,
@@ -86,12 +89,15 @@ def finished(pod: Pod) -> datetime:
 
 
 def fatal_pod(pods: Sequence[Pod]) -> Pod | None:
-    """A pod whose process ended with what trying again does not help; the first one."""
+    """A pod whose process ended with what trying again does not help; the first one.
+
+    One that was disrupted meanwhile may have failed by that; the next in its place will say.
+    """
     found = [
         pod
         for pod in pods
         for ending in (pod.ended, pod.ended_before)
-        if ending is not None and ending.verdict is Verdict.FATAL
+        if ending is not None and ending.verdict is Verdict.FATAL and pod.disruption is None
     ]
     return min(found, key=finished, default=None)
 

@@ -129,9 +129,26 @@ class Pod:
         return self.deleted is None and self.phase in ("Pending", "Running", "Unknown")
 
     @property
+    def blames_node(self) -> bool:
+        """Whether its node is ill, and its process ended by no limit of its own."""
+        ending = self.newest_ending
+        memory = ending is not None and ending.reason == "OOMKilled"
+        return bool(self.node_problem) and not memory and self.reason != "Evicted"
+
+    @property
+    def crashes(self) -> bool:
+        """Whether its process, or an init container, failed and does not run again yet."""
+        ending, waiting = self.newest_ending, self.waiting
+        if not self.live or ending is None or not ending.failed:
+            return False
+        if self.ended is not None or waiting is None:
+            return self.ended is not None
+        return waiting.reason == CRASH_LOOP and waiting.container == ending.container
+
+    @property
     def failed_by_itself(self) -> bool:
         """Whether its process failed it, by a limit of its own, and nothing from outside."""
-        outside = self.deleted is not None or self.disruption is not None
+        outside = self.deleted is not None or self.disruption is not None or self.blames_node
         failed = self.ended is not None and self.ended.verdict is Verdict.RETRY
         return self.phase == "Failed" and failed and not outside
 
