@@ -112,9 +112,11 @@ def _restarts(waiting: Waiting) -> bool:
 def _failed_to_start(observed: Observed) -> Pod | None:
     """The newest pod whose init container failed, unless another in its place has started.
 
-    Where the pod fails with its init container, the next one is new and knows nothing of it.
+    Where the pod fails with its init container, the next one is new and knows nothing of it. Of a
+    lost learner Restarting tells, with when it starts again.
     """
-    pods = [pod for role in ROLES for pod in observed.current(role)]
+    every = [pod for role in ROLES for pod in observed.current(role)]
+    pods = [pod for pod in every if not (pod.role == "learner" and pod.lost)]
     started = {(p.role, p.index) for p in pods if p.live and p.phase == "Running"}
     stuck = [p for p in pods if p.failed_to_start and (p.role, p.index) not in started]
     return max(stuck, key=finished, default=None)

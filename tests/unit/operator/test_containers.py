@@ -161,6 +161,8 @@ def test_a_learner_whose_init_container_fails_it_fails_the_run_beyond_the_limit(
         assert (learner.failures, learner.disruptions) == (count, 0)
         if count < 3:
             assert life.condition("Restarting") == ("True", "LearnerLost")
+            assert life.known.reason == "LearnerLost"
+            assert ("starts again at" in message(life)) is (count == 2)
             for word in ("learner-0", "container fetch", "exit code 2", "no bucket"):
                 assert word in message(life)
             del life.pods["learner-0"]
