@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from asyncrl_api import labels
-from asyncrl_api.exits import Note, Verdict, verdict
+from asyncrl_api.exits import Note, Verdict, describe_exit, verdict
 from asyncrl_api.status import LearnerReport
 from asyncrl_operator.plan.names import ATTEMPT, ROLES, TEMPLATE_HASH, Role
 
@@ -300,7 +300,7 @@ def parse_pod(manifest: Manifest) -> Pod | None:
         restarts=sum(int(c.get("restartCount") or 0) for c in (main, *inits)),
         ended=_ending(main, "state") or _failed_init(inits, "state"),
         ended_before=_ending(main, "lastState") or _failed_init(inits, "lastState"),
-        waiting=_waiting(role, [*before, main, *beside]),
+        waiting=_waiting(role, [*before, main, *beside]) or _ended_beside(main, beside),
         unschedulable=_unschedulable(conditions.get("PodScheduled")),
         disruption=_disruption(conditions.get("DisruptionTarget")),
         reason=status.get("reason") or "",
@@ -357,6 +357,18 @@ def _waiting(role: Role, statuses: Sequence[Manifest]) -> Waiting | None:
         if waiting.get("reason") not in (None, *ORDINARY):
             name = "" if container["name"] == role else container["name"]
             return Waiting(waiting["reason"], waiting.get("message") or "", name)
+    return None
+
+
+def _ended_beside(main: Manifest, statuses: Sequence[Manifest]) -> Waiting | None:
+    """A sidecar that ended while the role runs: the pod is never ready again without it."""
+    if "running" not in (main.get("state") or {}):
+        return None
+    for status in statuses:
+        ending = _ending(status, "state", status["name"])
+        if ending is not None:
+            line = f"{describe_exit(ending.exit_code)}; its pod is not ready without it"
+            return Waiting(ending.reason or "Terminated", line, status["name"])
     return None
 
 

@@ -242,6 +242,22 @@ def test_sidecars_neither_block_nor_fail() -> None:
     assert "learner-0: container logger: CrashLoopBackOff: back-off 10s" in message(life)
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_sidecar_that_ended_is_why_its_pod_is_not_ready(code: int) -> None:
+    life = begun()
+    over = container("logger", ended(code, 9))
+    status = started(over, container("learner", RUNNING), ready=False)
+    life.kubelet_says("learner-0", status)
+    life.step(10)
+    assert life.condition("Running") == ("False", "PodBlocked")
+    assert f": ended with exit code {code}; its pod is not ready" in message(life)
+    assert "learner-0: container logger: " in message(life)
+    status = started(over, container("learner", ended(70, 11)), ready=False)
+    life.kubelet_says("learner-0", status)
+    life.step(12)
+    assert life.condition("Running") == ("False", "LearnerLost"), "its own container comes first"
+
+
 def test_the_role_that_crashes_is_restarting_and_not_blocked() -> None:
     life = begun()
     life.step()
