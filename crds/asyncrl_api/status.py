@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
 )
 from pydantic.alias_generators import to_camel
 
@@ -41,6 +42,9 @@ ConditionType = Literal[
 SIGNIFICANT_DIGITS = 4
 """For people; metrics have more. Larger numbers lose their fraction only."""
 MESSAGE_LENGTH = 200
+LONG_MESSAGE_LENGTH = 360
+"""Of what a person looks for when a run does not run; the whole status stays below 8 kB."""
+LONG_CONDITIONS = ("Running", "Restarting", "Failed")
 REASON_LENGTH = 128
 REASONS = 8
 
@@ -64,14 +68,23 @@ Number = Annotated[float | None, BeforeValidator(_finite_or_absent), PlainSerial
 """A measured number: non-finite counts as absent, written with four significant digits at least."""
 
 
+def one_line(text: str, length: int) -> str:
+    """The text with single spaces for white space, cut to a length."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
 def _one_line(length: int) -> BeforeValidator:
     def cut(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        text = " ".join(value.split())
-        return text if len(text) <= length else text[: length - 3] + "..."
+        return one_line(value, length) if isinstance(value, str) else value
 
     return BeforeValidator(cut)
+
+
+def _one_line_of_condition(value: object, info: ValidationInfo) -> object:
+    long = info.data.get("type") in LONG_CONDITIONS
+    length = LONG_MESSAGE_LENGTH if long else MESSAGE_LENGTH
+    return one_line(value, length) if isinstance(value, str) else value
 
 
 def _first_lines(value: object) -> object:
@@ -79,6 +92,10 @@ def _first_lines(value: object) -> object:
 
 
 Message = Annotated[str, _one_line(MESSAGE_LENGTH), Field(max_length=MESSAGE_LENGTH)]
+LongMessage = Annotated[str, _one_line(LONG_MESSAGE_LENGTH), Field(max_length=LONG_MESSAGE_LENGTH)]
+ConditionMessage = Annotated[
+    str, BeforeValidator(_one_line_of_condition), Field(max_length=LONG_MESSAGE_LENGTH)
+]
 ReasonText = Annotated[str, _one_line(REASON_LENGTH), Field(max_length=REASON_LENGTH)]
 """Text for people: white space becomes single spaces, and what is too long is cut, not refused."""
 
@@ -106,7 +123,7 @@ class Condition(Section):
         max_length=64,
         pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
     )
-    message: Message = option("", "Why, in one line for people.")
+    message: ConditionMessage = option("", "Why, in one line for people.")
     last_transition_time: Time = option(..., "When status last changed.")
     observed_generation: int | None = option(None, "Generation of the spec that was seen.", ge=0)
 
@@ -119,6 +136,7 @@ class Failure(Section):
     exit_code: int | None = option(None, "Exit code of its container.")
     reason: str | None = option(None, "Why, in one CamelCase word.", max_length=64)
     message: ReasonText = option("", "Why, in one line.")
+    node: ReasonText | None = option(None, "Its node, with what that complained of.")
     time: Time = option(..., "When it ended.")
 
 
@@ -261,7 +279,7 @@ class JobStatus(Section):
 
     phase: Phase = option("Pending", "The run in one word.")
     reason: str | None = option(None, "Why it is in this phase, for programs.", max_length=64)
-    message: Message | None = option(None, "Why it is in this phase, in one line.")
+    message: LongMessage | None = option(None, "Why it is in this phase, in one line.")
     conditions: list[Condition] = option(
         list, "Conditions, by type.", max_length=16, list_key="type"
     )

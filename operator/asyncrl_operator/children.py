@@ -115,4 +115,5 @@ def _is_ended_learner(pod: Object) -> bool:
     if (metadata.get("annotations") or {}).get(labels.INDEX) != "0":
         return False
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    return any("terminated" in (status.get("state") or {}) for status in statuses)
+    own = (status for status in statuses if status["name"] == "learner")
+    return any("terminated" in (status.get("state") or {}) for status in own)

@@ -51,13 +51,17 @@ class Nodes:
         return line
 
 
+WELL = ("Ready", "Healthy")
+"""Ends of the names of conditions that are good; every other is a complaint."""
+
+
 def describe(node: Object) -> str:
     """What its conditions complain of; empty for a node that is well."""
     complaints = []
     for condition in (node.get("status") or {}).get("conditions") or []:
-        healthy = "True" if condition["type"] == "Ready" else "False"
-        if condition["status"] != healthy:
-            kind = "NotReady" if condition["type"] == "Ready" else condition["type"]
+        good = condition["type"].endswith(WELL)
+        if condition["status"] != ("True" if good else "False"):
+            kind = f"Not{condition['type']}" if good else condition["type"]
             detail = condition.get("message") or condition.get("reason") or ""
             complaints.append(f"{kind}: {detail}".rstrip(": "))
     return "; ".join(complaints)

@@ -2,7 +2,9 @@
 
 The learner's ranks live and die together: when a pod of theirs is lost, the whole Job is replaced
 by one of the next attempt. The attempt is in the status before its pods exist, so no two learners
-share one. A container that ended is another matter: the kubelet restarts it in place.
+share one. A container that ended is another matter: the kubelet restarts it in place. Where that
+is in vain because the node is ill, the pod is given up with its Job, which is all the operator may
+delete.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ REPLACED_AGAIN = timedelta(seconds=10)
 """A pod that is lost sooner than this after its replacement is left to the Job's own back-off."""
 LOST_NODE = timedelta(seconds=30)
 """A pod that should be gone for so long is on a node that does not answer."""
+
+MOVED_AFTER = 2
+"""Restarts in place after which a container that fails again on an ill node goes elsewhere."""
 
 LEFT_EARLY = timedelta(seconds=60)
 """The learner ends with the others; if it has not after this long, they are needed again."""
@@ -74,7 +79,7 @@ def next_attempt(job: AsyncRLJob, attempt: int, observed: Observed, *, stopping:
     if current.template_hash != template_hash(job, "learner"):
         line = "the learner restarts with its new spec"
         return Attempt(attempt + 1, Note(Reason.SPEC_CHANGED, line))
-    loss = _lost_learner(current, observed)
+    loss = _lost_learner(current, observed) or _crashes_on_ill_node(job, "learner", observed)
     if loss is None:
         return Attempt(attempt)
     reason = Reason.LEARNER_LOST if durable(job) else Reason.CHECKPOINT_GONE
@@ -83,7 +88,7 @@ def next_attempt(job: AsyncRLJob, attempt: int, observed: Observed, *, stopping:
 
 def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     pods = observed.current("learner")
-    lost = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    lost = [pod for pod in pods if pod.lost]
     if lost:
         return Loss(explain_pod(lost[0]), by_itself=all(pod.failed_by_itself for pod in lost))
     if current.deleting:
@@ -92,6 +97,20 @@ def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     missing = sorted(seen - {pod.index for pod in pods} - current.completed_indexes)
     if missing:
         return Loss(f"learner-{missing[0]}: its pod is gone")
+    return None
+
+
+def _crashes_on_ill_node(job: AsyncRLJob, role: Role, observed: Observed) -> Loss | None:
+    """A container that the kubelet restarts in vain, where its node may be why.
+
+    A learner without a volume would begin anew elsewhere: it goes when the run would end instead.
+    """
+    patience = MOVED_AFTER
+    if role == "learner" and not durable(job):
+        patience = max(patience, job.spec.run_policy.backoff_limit)
+    for pod in observed.current(role):
+        if pod.crashes and pod.blames_node and pod.restarts >= patience:
+            return Loss(explain_pod(pod))
     return None
 
 
@@ -121,12 +140,16 @@ def running_work(
                 apply.append(role_job(job, owner, role, attempt, settings))
             else:
                 looks.append(wait)
-        elif _outdated(job, role, current, attempt) or _left_early(current, observed, now):
+        elif (
+            _outdated(job, role, current, attempt)
+            or _left_early(current, observed, now)
+            or (role == "parameter-server" and _crashes_on_ill_node(job, role, observed))
+        ):
             if not current.deleting:
                 delete.append(Reference("Job", current.name, current.uid))
                 successors.append(role_job(job, owner, role, attempt, settings))
         elif not current.deleting:
-            if current.complete and role != "learner":
+            if role != "learner" and _left(current, observed):
                 looks.append(now + LEFT_EARLY)
             apply.append(role_job(job, owner, role, current.attempt, settings))
             if role != "learner":
@@ -173,11 +196,17 @@ def _outdated(job: AsyncRLJob, role: Role, current: RoleJob, attempt: int) -> bo
 
 def _left_early(current: RoleJob, observed: Observed, now: datetime) -> bool:
     """Whether a role ended with the run, and the run did not: its learner came back."""
-    if current.role == "learner" or not current.complete:
+    if current.role == "learner" or not _left(current, observed):
         return False
     ends = [pod.ended.finished_at for pod in observed.current(current.role) if pod.ended]
     newest = max((end for end in ends if end is not None), default=current.created)
     return now - newest > LEFT_EARLY
+
+
+def _left(current: RoleJob, observed: Observed) -> bool:
+    """Whether every process of a role has ended well; with a sidecar its Job does not say so."""
+    done = {pod.index for pod in observed.current(current.role) if pod.done}
+    return current.complete or (bool(done) and len(done) >= current.completions)
 
 
 def _until_gone(pods: tuple[Pod, ...], now: datetime) -> datetime | None:
@@ -212,7 +241,7 @@ def _replacements(
             continue
         lost = [pod for pod in pods if pod.index == index]
         newest = max(lost, key=lambda pod: pod.created, default=None)
-        if newest is not None and newest.phase == "Succeeded":
+        if newest is not None and not newest.lost:
             continue
         before = observed.replaced.get((role, index))
         if before is not None and now - before < REPLACED_AGAIN:

@@ -11,7 +11,7 @@ from asyncrl_api.exits import Verdict
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, RoleStatus
-from asyncrl_operator.plan.failures import explain_pod, fatal_pod, reason_of
+from asyncrl_operator.plan.failures import explain_pod, fatal_pod, finished, reason_of
 from asyncrl_operator.plan.names import ROLES, Role
 from asyncrl_operator.plan.objects import Object, Reference
 from asyncrl_operator.plan.observed import Ending, Observed, Pod, RoleJob
@@ -33,9 +33,14 @@ class Outcome:
 
 
 def learner_ending(observed: Observed) -> tuple[Pod, Ending] | None:
-    """How rank 0 of the present learner ended, if it did for good."""
+    """How rank 0 of the present learner ended, if it did for good.
+
+    Its own container says so, not the pod: a sidecar that runs on keeps that from its last phase.
+    """
     for pod in observed.current("learner"):
-        if pod.index == 0 and pod.ended is not None and pod.phase in ("Succeeded", "Failed"):
+        if pod.index != 0 or pod.ended is None:
+            continue
+        if pod.done or pod.phase in ("Succeeded", "Failed"):
             return pod, pod.ended
     return None
 
@@ -92,16 +97,22 @@ def _too_many_failures(
         failed = [
             pod
             for pod in observed.current(role)
+            if pod.restarts or pod.failed_by_itself
             # Actors fail one by one: many that failed once are not one that failed often.
-            if pod.restarts > (limit if role == "actor" else 0)
-            or (pod.failed_by_itself and role != "actor")
+            if role != "actor" or _failures_of(pod.index, observed) > limit
         ]
-        worst = max(failed, key=lambda pod: pod.restarts, default=None)
+        worst = max(failed, key=lambda pod: (pod.restarts, finished(pod)), default=None)
         if worst is not None:
             times = roles[role].failures
             message = f"{explain_pod(worst)}, failed {times} times; spec.runPolicy.backoffLimit"
             return Outcome("Failed", Reason.BACKOFF_LIMIT_EXCEEDED, message)
     return None
+
+
+def _failures_of(actor: int, observed: Observed) -> int:
+    """How often an actor failed, in place or with its pod."""
+    pods = [pod for pod in observed.current("actor") if pod.index == actor]
+    return sum(pod.restarts + pod.failed_by_itself for pod in pods)
 
 
 def _deadline(

@@ -8,9 +8,9 @@ from typing import Literal
 
 from asyncrl_api.exits import FAILURE_MEMORY_SECONDS, Verdict, describe_exit
 from asyncrl_api.reasons import Reason
-from asyncrl_api.status import Counted, Failure, RoleStatus
+from asyncrl_api.status import Counted, Failure, RoleStatus, one_line
 from asyncrl_operator.plan.names import Role
-from asyncrl_operator.plan.observed import Ending, Observed, Pod
+from asyncrl_operator.plan.observed import Observed, Pod
 
 RoleName = Literal["actors", "learner", "parameterServer"]
 ROLE_NAMES: Mapping[Role, RoleName] = {
@@ -19,6 +19,12 @@ ROLE_NAMES: Mapping[Role, RoleName] = {
     "parameter-server": "parameterServer",
 }
 """Names of the roles in the status, as in the spec."""
+LINE_LENGTH = 280
+"""Of the line about a pod: with what follows it, such as when the learner starts again, it fits."""
+CAUSE_LENGTH = 36
+"""Of a cause at least, whatever names the others have."""
+PROBLEM_LENGTH = 60
+"""Of what is wrong with a node: the first of its conditions, as a rule."""
 
 
 def count(role: Role, before: RoleStatus | None, observed: Observed, desired: int) -> RoleStatus:
@@ -36,23 +42,26 @@ def count(role: Role, before: RoleStatus | None, observed: Observed, desired: in
     new_restarts = max(0, restarts - before.counted.restarts)
     new_losses = max(0, losses - before.counted.losses)
     failures, failed_at = before.failures, before.failed_at
-    failed = [pod for pod in pods if pod.restarts and _failed(pod.newest_ending)]
-    if new_restarts and failed:
-        newest = max((_finished(pod) for pod in failed), default=None)
-        failures = in_a_row(failures, failed_at, newest) + new_restarts
-        failed_at = newest
-    lost = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    failed = [pod for pod in pods if pod.restarts and _failed(pod)]
+    newest = max(failed, key=finished, default=None)
+    restarted_on_ill_node = 0
+    if new_restarts and newest is not None and newest.blames_node:
+        new_restarts, restarted_on_ill_node = 0, new_restarts
+    elif new_restarts and newest is not None:
+        failures = in_a_row(failures, failed_at, finished(newest)) + new_restarts
+        failed_at = finished(newest)
+    lost = [pod for pod in pods if pod.lost]
     newest_lost = max(lost, key=lambda pod: pod.created, default=None)
     if new_losses and newest_lost is not None and newest_lost.failed_by_itself:
-        finished = _finished(newest_lost)
-        failures = in_a_row(failures, failed_at, finished) + new_losses
-        new_restarts, new_losses, failed_at = new_restarts + new_losses, 0, finished
+        lost_at = finished(newest_lost)
+        failures = in_a_row(failures, failed_at, lost_at) + new_losses
+        new_restarts, new_losses, failed_at = new_restarts + new_losses, 0, lost_at
     return RoleStatus(
         name=ROLE_NAMES[role],
         desired=desired,
         ready=sum(pod.ready and pod.live for pod in observed.current(role)),
         restarts=before.restarts + new_restarts,
-        disruptions=before.disruptions + new_losses,
+        disruptions=before.disruptions + new_losses + restarted_on_ill_node,
         failures=failures,
         failed_at=failed_at,
         losses=before.losses,
@@ -75,31 +84,36 @@ def in_a_row(failures: int, last: datetime | None, now: datetime | None) -> int:
     return failures
 
 
-def _failed(ending: Ending | None) -> bool:
-    return ending is not None and ending.verdict in (Verdict.RETRY, Verdict.FATAL)
+def _failed(pod: Pod) -> bool:
+    ending = pod.newest_ending
+    return ending is not None and ending.failed
 
 
-def _finished(pod: Pod) -> datetime:
+def finished(pod: Pod) -> datetime:
+    """When its process last ended."""
     ending = pod.newest_ending
     return (ending.finished_at if ending else None) or pod.created
 
 
 def fatal_pod(pods: Sequence[Pod]) -> Pod | None:
-    """A pod whose process ended with what trying again does not help; the first one."""
+    """A pod whose process ended with what trying again does not help; the first one.
+
+    One that was disrupted meanwhile may have failed by that; the next in its place will say.
+    """
     found = [
         pod
         for pod in pods
         for ending in (pod.ended, pod.ended_before)
-        if ending is not None and ending.verdict is Verdict.FATAL
+        if ending is not None and ending.verdict is Verdict.FATAL and pod.disruption is None
     ]
-    return min(found, key=_finished, default=None)
+    return min(found, key=finished, default=None)
 
 
 def newest_failure(observed: Observed, before: Failure | None) -> Failure | None:
     """The newest end of a process that was not wanted; of an unchanged world the known one."""
-    pods = [pod for pod in observed.pods if _failed(pod.newest_ending)]
-    newest = max(pods, key=_finished, default=None)
-    if newest is None or (before is not None and _finished(newest) <= before.time):
+    pods = [pod for pod in observed.pods if _failed(pod)]
+    newest = max(pods, key=finished, default=None)
+    if newest is None or (before is not None and finished(newest) <= before.time):
         return before
     return failure(newest)
 
@@ -112,8 +126,9 @@ def failure(pod: Pod) -> Failure:
         pod=pod.name,
         exit_code=ending.exit_code if ending else None,
         reason=reason_of(pod),
-        message=cause_of(pod),
-        time=_finished(pod),
+        message=_container(pod, "container {}: ") + cause_of(pod),
+        node=_node(pod) or None,
+        time=finished(pod),
     )
 
 
@@ -124,6 +139,8 @@ def reason_of(pod: Pod) -> str:
         return Reason.OUT_OF_MEMORY
     if ending is not None and ending.note is not None:
         return ending.note.reason
+    if ending is not None and ending.container:
+        return ending.reason or "Error"
     if pod.disruption is not None:
         return pod.disruption.reason
     return pod.reason or Reason.INTERNAL_ERROR
@@ -147,13 +164,32 @@ def cause_of(pod: Pod) -> str:
     return describe_exit(ending.exit_code) + (f": {last[-1]}" if last else "")
 
 
-def explain_pod(pod: Pod) -> str:
-    """Process, pod, exit code, cause and node of a pod that ended, in one line."""
+def _container(pod: Pod, text: str) -> str:
+    """The text with the name of the container that ended, if it is not the role's own."""
     ending = pod.newest_ending
-    code = "" if ending is None else f", exit code {ending.exit_code}"
-    where = "" if pod.node is None else f", node {pod.node}"
-    if pod.node_problem:
-        where += f" {pod.node_problem}"
+    return text.format(ending.container) if ending is not None and ending.container else ""
+
+
+def _node(pod: Pod) -> str:
+    """A pod's node, with what is wrong with it."""
+    if pod.node is None:
+        return ""
+    return f"{pod.node} {one_line(pod.node_problem, PROBLEM_LENGTH)}".rstrip()
+
+
+def explain_pod(pod: Pod) -> str:
+    """Process, pod, container, exit code, cause and node of a pod that ended, in one line.
+
+    Of a long one only the cause is cut: the log has it in full, and nothing else has the rest.
+    """
+    ending = pod.newest_ending
+    facts = f"pod {pod.name}" + _container(pod, ", container {}")
+    if ending is not None:
+        facts += f", exit code {ending.exit_code}"
+    if pod.node is not None:
+        facts += f", node {_node(pod)}"
     note = pod.disruption
-    disrupted = "" if note is None or note.reason == reason_of(pod) else f"; {note.reason}"
-    return f"{pod.process}: {cause_of(pod)} (pod {pod.name}{code}{where}{disrupted})"
+    if note is not None and note.reason != reason_of(pod):
+        facts += f"; {note.reason}"
+    room = LINE_LENGTH - len(f"{pod.process}:  ({facts})")
+    return f"{pod.process}: {one_line(cause_of(pod), max(room, CAUSE_LENGTH))} ({facts})"

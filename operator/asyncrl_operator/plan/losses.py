@@ -84,11 +84,13 @@ def too_many(
     if loss is not None and loss.by_itself and learner.failures > policy.backoff_limit:
         line = f"{loss.message}, failed {learner.failures} times; spec.runPolicy.backoffLimit"
         return Outcome("Failed", Reason.BACKOFF_LIMIT_EXCEEDED, line)
-    if loss is not None and _beyond(policy.disruption_limit, learner, before.get("learner")):
-        return _disrupted("learner", learner, loss.message)
+    if _beyond(policy.disruption_limit, learner, before.get("learner")):
+        line = loss.message if loss is not None else _lost("learner", observed, conditions)
+        return _disrupted("learner", learner, line)
     server = roles["parameter-server"]
     if _beyond(policy.disruption_limit, server, before.get("parameter-server")):
-        return _disrupted("parameter server", server, _lost_server(observed, conditions))
+        line = _lost("parameter-server", observed, conditions)
+        return _disrupted("parameter server", server, line)
     return None
 
 
@@ -104,12 +106,13 @@ def _disrupted(role: str, status: RoleStatus, line: str) -> Outcome:
     return Outcome("Failed", Reason.DISRUPTION_LIMIT_EXCEEDED, message)
 
 
-def _lost_server(observed: Observed, conditions: Conditions) -> str:
-    pods = [pod for pod in observed.pods_of("parameter-server") if not pod.live]
+def _lost(role: Role, observed: Observed, conditions: Conditions) -> str:
+    """The newest pod of a role that was lost, or failed in place on a node that is ill."""
+    pods = [p for p in observed.pods_of(role) if not p.live or (p.restarts and p.blames_node)]
     newest = max(pods, key=lambda pod: pod.created, default=None)
     if newest is not None:
         return explain_pod(newest)
     told = conditions.get("Restarting")
     if told is not None and told.reason == Reason.PARAMETER_SERVER_LOST:
         return told.message
-    return "parameter-server-0: its pod is gone"
+    return f"{role}-0: its pod is gone"

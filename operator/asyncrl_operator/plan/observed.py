@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from asyncrl_api import labels
-from asyncrl_api.exits import Note, Verdict, verdict
+from asyncrl_api.exits import Note, Verdict, describe_exit, verdict
 from asyncrl_api.status import LearnerReport
 from asyncrl_operator.plan.names import ATTEMPT, ROLES, TEMPLATE_HASH, Role
 
 Manifest = Mapping[str, Any]
 """An object of the API server as it is written in JSON."""
+
+ORDINARY = ("ContainerCreating", "PodInitializing")
+"""What every container waits for on its way to run."""
+CRASH_LOOP = "CrashLoopBackOff"
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,22 @@ class Ending:
     reason: str
     message: str
     finished_at: datetime | None = None
+    container: str = ""
+    """Its name, if it is an init container and not the role's own."""
 
     @property
     def verdict(self) -> Verdict:
-        """What its exit code means; the kernel's OOM killer is a failure of the role."""
-        return verdict(self.exit_code)
+        """What its exit code means; the kernel's OOM killer is a failure of the role.
+
+        The codes that end a run for good are the roles' own; 1 is any failure elsewhere.
+        """
+        found = verdict(self.exit_code)
+        return Verdict.RETRY if self.container and found is Verdict.FATAL else found
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by a failure: neither well, nor because it was asked to."""
+        return self.verdict in (Verdict.RETRY, Verdict.FATAL)
 
     def said(self) -> dict[str, Any]:
         """The termination message, where it is a JSON object as the roles write it."""
@@ -44,6 +59,8 @@ class Ending:
     @property
     def note(self) -> Note | None:
         """Reason and line of the termination message, if there are any."""
+        if self.container:
+            return None  # whatever it wrote, it does not speak as a role does
         said = self.said()
         reason, message = said.get("reason"), said.get("message")
         if isinstance(reason, str) and isinstance(message, str) and reason:
@@ -56,6 +73,16 @@ class Ending:
             return LearnerReport.model_validate(self.said().get("report"))
         except ValidationError:
             return None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a container waits for, beyond what every container does."""
+
+    reason: str
+    message: str
+    container: str = ""
+    """Its name, if it is not the role's own."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +100,15 @@ class Pod:
     """When it has to be gone: deletionTimestamp, which includes the grace period."""
     ready: bool = False
     ready_since: datetime | None = None
+    initialized: bool = True
+    """Whether its init containers are through."""
     restarts: int = 0
+    """Of the role's container and of init containers; what runs beside it may restart."""
     ended: Ending | None = None
-    """How the container ended, if it is not running again."""
+    """How the role's container ended, if it is not running again, or an init container failed."""
     ended_before: Ending | None = None
     """How the run before the container's present one ended."""
-    waiting: Note | None = None
+    waiting: Waiting | None = None
     unschedulable: str | None = None
     disruption: Note | None = None
     reason: str = ""
@@ -99,20 +129,48 @@ class Pod:
         return self.deleted is None and self.phase in ("Pending", "Running", "Unknown")
 
     @property
+    def blames_node(self) -> bool:
+        """Whether its node is ill, and its process ended by no limit of its own."""
+        ending = self.newest_ending
+        memory = ending is not None and ending.reason == "OOMKilled"
+        return bool(self.node_problem) and not memory and self.reason != "Evicted"
+
+    @property
+    def crashes(self) -> bool:
+        """Whether its process, or an init container, failed and does not run again yet."""
+        ending, waiting = self.newest_ending, self.waiting
+        if not self.live or ending is None or not ending.failed:
+            return False
+        if self.ended is not None or waiting is None:
+            return self.ended is not None
+        return waiting.reason == CRASH_LOOP and waiting.container == ending.container
+
+    @property
     def failed_by_itself(self) -> bool:
         """Whether its process failed it, by a limit of its own, and nothing from outside."""
-        outside = self.deleted is not None or self.disruption is not None
+        outside = self.deleted is not None or self.disruption is not None or self.blames_node
         failed = self.ended is not None and self.ended.verdict is Verdict.RETRY
         return self.phase == "Failed" and failed and not outside
 
     @property
     def done(self) -> bool:
-        """Whether its process has ended well, and for good."""
+        """Whether its process has ended well, and for good; a sidecar may still run."""
         return self.ended is not None and self.ended.verdict is Verdict.DONE
 
     @property
+    def lost(self) -> bool:
+        """Whether it has gone, or goes, before its process ended well."""
+        return not self.live and self.phase != "Succeeded" and not self.done
+
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether an init container failed, and so far in vain."""
+        ending = self.newest_ending
+        return not self.initialized and ending is not None and ending.failed
+
+    @property
     def newest_ending(self) -> Ending | None:
-        """How its container last ended."""
+        """How its container, or an init container before it, last ended."""
         return self.ended or self.ended_before
 
 
@@ -220,9 +278,10 @@ def parse_pod(manifest: Manifest) -> Pod | None:
     if role is None or index is None or owner is None:
         return None
     conditions = {c["type"]: c for c in status.get("conditions") or []}
-    statuses = status.get("containerStatuses") or []
-    main = next((c for c in statuses if c["name"] == role), None) or {}
-    state, last = main.get("state") or {}, main.get("lastState") or {}
+    beside = list(status.get("containerStatuses") or [])
+    main = next((c for c in beside if c["name"] == role), None) or {}
+    before = list(status.get("initContainerStatuses") or [])
+    inits = _without_sidecars(before, spec)
     created = parse_time(metadata.get("creationTimestamp"))
     return Pod(
         name=metadata["name"],
@@ -235,10 +294,11 @@ def parse_pod(manifest: Manifest) -> Pod | None:
         deleted=parse_time(metadata.get("deletionTimestamp")),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         ready_since=parse_time((conditions.get("Ready") or {}).get("lastTransitionTime")),
-        restarts=sum(int(c.get("restartCount") or 0) for c in statuses),
-        ended=_ending(state.get("terminated")),
-        ended_before=_ending(last.get("terminated")),
-        waiting=_waiting(statuses, status.get("initContainerStatuses") or []),
+        initialized=(conditions.get("Initialized") or {}).get("status") != "False",
+        restarts=sum(int(c.get("restartCount") or 0) for c in (main, *inits)),
+        ended=_ending(main, "state") or _failed_init(inits, "state"),
+        ended_before=_ending(main, "lastState") or _failed_init(inits, "lastState"),
+        waiting=_waiting(role, [*before, main, *beside]) or _ended_beside(main, beside),
         unschedulable=_unschedulable(conditions.get("PodScheduled")),
         disruption=_disruption(conditions.get("DisruptionTarget")),
         reason=status.get("reason") or "",
@@ -262,7 +322,15 @@ def _indexes(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _ending(terminated: Manifest | None) -> Ending | None:
+def _without_sidecars(statuses: Sequence[Manifest], spec: Manifest) -> list[Manifest]:
+    """The init containers that end before the role's container starts."""
+    declared = spec.get("initContainers") or []
+    sidecars = {c["name"] for c in declared if c.get("restartPolicy") == "Always"}
+    return [status for status in statuses if status["name"] not in sidecars]
+
+
+def _ending(status: Manifest, state: str, container: str = "") -> Ending | None:
+    terminated = (status.get(state) or {}).get("terminated")
     if not terminated:
         return None
     return Ending(
@@ -270,15 +338,35 @@ def _ending(terminated: Manifest | None) -> Ending | None:
         reason=terminated.get("reason") or "",
         message=terminated.get("message") or "",
         finished_at=parse_time(terminated.get("finishedAt")),
+        container=container,
     )
 
 
-def _waiting(*statuses: list[Manifest]) -> Note | None:
-    for group in statuses:
-        for container in group:
-            waiting = (container.get("state") or {}).get("waiting")
-            if waiting and waiting.get("reason") not in (None, "ContainerCreating"):
-                return Note(waiting["reason"], waiting.get("message") or "")
+def _failed_init(statuses: Sequence[Manifest], state: str) -> Ending | None:
+    """How the newest init container ended that failed; they run one after the other."""
+    endings = [_ending(status, state, status["name"]) for status in statuses]
+    return next((e for e in reversed(endings) if e is not None and e.exit_code != 0), None)
+
+
+def _waiting(role: Role, statuses: Sequence[Manifest]) -> Waiting | None:
+    """What the first container that is held up waits for."""
+    for container in statuses:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, *ORDINARY):
+            name = "" if container["name"] == role else container["name"]
+            return Waiting(waiting["reason"], waiting.get("message") or "", name)
+    return None
+
+
+def _ended_beside(main: Manifest, statuses: Sequence[Manifest]) -> Waiting | None:
+    """A sidecar that ended while the role runs: the pod is never ready again without it."""
+    if "running" not in (main.get("state") or {}):
+        return None
+    for status in statuses:
+        ending = _ending(status, "state", status["name"])
+        if ending is not None:
+            line = f"{describe_exit(ending.exit_code)}; its pod is not ready without it"
+            return Waiting(ending.reason or "Terminated", line, status["name"])
     return None
 
 

@@ -142,7 +142,7 @@ def _command(owner: Owner, role: Role, attempt: int, http: int) -> list[str]:
 def _environment(job: AsyncRLJob, owner: Owner, role: Role) -> list[dict[str, Any]]:
     spec = role_spec(job, role)
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{labels.INDEX}']"}}
-    threads = str(cpu_threads(spec))
+    threads = str(cpu_threads(_merged_resources(job, role)))
     variables: dict[str, dict[str, Any]] = {
         "JOB_COMPLETION_INDEX": {"valueFrom": index},
         "PYTHONUNBUFFERED": {"value": "1"},
@@ -161,23 +161,39 @@ def _environment(job: AsyncRLJob, owner: Owner, role: Role) -> list[dict[str, An
     return [{"name": name, **value} for name, value in variables.items()]
 
 
-def cpu_threads(spec: RoleSpec) -> int:
+def cpu_threads(resources: Mapping[str, Any]) -> int:
     """Whole CPUs of the limit, else of the request, at least 1.
 
     More threads than the limit allows spin against each other.
     """
-    for amounts in (spec.resources.limits, spec.resources.requests):
-        if "cpu" in amounts:
-            return max(1, math.floor(cpus(amounts["cpu"])))
+    for amounts in (resources.get("limits"), resources.get("requests")):
+        found = cpus(amounts.get("cpu")) if isinstance(amounts, Mapping) else None
+        if found is not None:
+            return max(1, math.floor(found))
     return 1
 
 
-def cpus(quantity: int | str) -> float:
-    """A quantity of CPUs as a number."""
+def cpus(quantity: object) -> float | None:
+    """A quantity of CPUs as a number; None for what is none, which the API server refuses."""
     text = str(quantity)
     suffixes = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9}
     scale = suffixes.get(text[-1:])
-    return float(text) if scale is None else float(text[:-1]) * scale
+    try:
+        found = float(text) if scale is None else float(text[:-1]) * scale
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _merged_resources(job: AsyncRLJob, role: Role) -> Mapping[str, Any]:
+    """The resources of a role's container as its pod will have them."""
+    spec = role_spec(job, role)
+    containers = (spec.template.get("spec") or {}).get("containers") or []
+    named = (c for c in containers if isinstance(c, Mapping) and c.get("name") == role)
+    own: Mapping[str, Any] = next(named, {})
+    over = {"resources": own["resources"]} if "resources" in own else {}
+    found = merge({"resources": _resources(spec)}, over).get("resources")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _resources(spec: RoleSpec) -> dict[str, Any]:

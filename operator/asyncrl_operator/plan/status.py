@@ -19,9 +19,9 @@ from asyncrl_api.status import (
 )
 from asyncrl_operator.plan.attempts import Attempt
 from asyncrl_operator.plan.ending import Outcome
-from asyncrl_operator.plan.failures import ROLE_NAMES, explain_pod
+from asyncrl_operator.plan.failures import ROLE_NAMES, explain_pod, finished
 from asyncrl_operator.plan.names import ROLES, Owner, Role
-from asyncrl_operator.plan.observed import Observed, Pod
+from asyncrl_operator.plan.observed import CRASH_LOOP, Observed, Pod, Waiting
 from asyncrl_operator.plan.settings import Settings
 
 STALE_INTERVALS = 6
@@ -39,7 +39,6 @@ PROBLEMS = (
     *(Reason.PODS_REFUSED, Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.POD_BLOCKED),
 )
 """Reasons of Running by which a run waits for somebody."""
-CRASH_LOOP = "CrashLoopBackOff"
 
 
 def stale_after(settings: Settings) -> timedelta:
@@ -99,13 +98,35 @@ def _problem(observed: Observed) -> Said | None:
     for pod in live:
         if pod.unschedulable is not None:
             return ("False", Reason.UNSCHEDULABLE, f"{pod.process}: {pod.unschedulable}")
+    stuck = _failed_to_start(observed)
+    if stuck is not None:
+        return ("False", Reason.POD_BLOCKED, explain_pod(stuck))
     for pod in live:
-        if pod.waiting is not None and pod.waiting.reason != CRASH_LOOP:
+        if pod.waiting is not None and not _restarts(pod.waiting):
             image = pod.waiting.reason in IMAGE_REASONS
             reason = Reason.IMAGE_UNAVAILABLE if image else Reason.POD_BLOCKED
+            where = f"container {pod.waiting.container}: " if pod.waiting.container else ""
             detail = pod.waiting.message or pod.waiting.reason
-            return ("False", reason, f"{pod.process}: {pod.waiting.reason}: {detail}")
+            return ("False", reason, f"{pod.process}: {where}{pod.waiting.reason}: {detail}")
     return None
+
+
+def _restarts(waiting: Waiting) -> bool:
+    """Whether the role's own container is restarted: Restarting and lastFailure tell of that."""
+    return waiting.reason == CRASH_LOOP and not waiting.container
+
+
+def _failed_to_start(observed: Observed) -> Pod | None:
+    """The newest pod whose init container failed, unless another in its place has started.
+
+    Where the pod fails with its init container, the next one is new and knows nothing of it. Of a
+    lost learner Restarting tells, with when it starts again.
+    """
+    every = [pod for role in ROLES for pod in observed.current(role)]
+    pods = [pod for pod in every if not (pod.role == "learner" and pod.lost)]
+    started = {(p.role, p.index) for p in pods if p.live and p.phase == "Running"}
+    stuck = [p for p in pods if p.failed_to_start and (p.role, p.index) not in started]
+    return max(stuck, key=finished, default=None)
 
 
 def set_restarting(
@@ -160,7 +181,7 @@ def _ended_pod(
     pods = observed.current(role)
     if any(pod.done for pod in pods):
         return None  # the run is about to end
-    gone = [pod for pod in pods if not pod.live and pod.phase != "Succeeded"]
+    gone = [pod for pod in pods if pod.lost]
     dead = [pod for pod in pods if pod.live and pod.ended is not None]
     again = [pod for pod in pods if pod.restarts and not pod.ready]
     found = gone or dead or (again if _counted_more(roles[role], before.get(role)) else [])

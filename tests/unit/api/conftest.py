@@ -29,7 +29,10 @@ TIME = datetime(2026, 1, 31, 12, 30, 59, 123456, tzinfo=UTC)
 
 @pytest.fixture
 def full_status() -> JobStatus:
-    """Every field is given, and as long as it can be."""
+    """Every field is given, and as long as it can be in a run that failed.
+
+    Such a run is not complete, and does not restart.
+    """
     return JobStatus(
         phase="Restarting",
         reason="R" * 64,
@@ -39,11 +42,12 @@ def full_status() -> JobStatus:
                 type=kind,
                 status="Unknown",
                 reason="R" * 64,
-                message=LINE,
+                message="" if kind == "Restarting" else LINE,
                 last_transition_time=TIME,
                 observed_generation=LONGEST,
             )
             for kind in get_args(ConditionType)
+            if kind != "Complete"
         ],
         observed_generation=LONGEST,
         attempt=1000,
@@ -73,6 +77,7 @@ def full_status() -> JobStatus:
             exit_code=137,
             reason="R" * 64,
             message=LINE,
+            node=LINE,
             time=TIME,
         ),
         actors=ActorsStatus(replicas=4096, selector="s" * 200),

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from asyncrl_api.reasons import CONDITION_MEANINGS, Reason
 from asyncrl_api.status import (
+    LONG_MESSAGE_LENGTH,
     MESSAGE_LENGTH,
     AlignmentStatus,
     Condition,
@@ -76,9 +77,10 @@ def test_times_are_utc_to_the_second() -> None:
         LearnerReport(time=NOW.replace(tzinfo=None))
 
 
-def test_messages_become_one_bounded_line() -> None:
+@pytest.mark.parametrize("kind", get_args(ConditionType))
+def test_messages_become_one_bounded_line(kind: ConditionType) -> None:
     condition = Condition(
-        type="Failed",
+        type=kind,
         status="True",
         reason=Reason.DISK_FULL,
         message="line one\n  line two" + " x" * 1000,
@@ -86,7 +88,10 @@ def test_messages_become_one_bounded_line() -> None:
     )
     assert condition.message.startswith("line one line two x")
     assert condition.message.endswith("...")
-    assert len(condition.message) == MESSAGE_LENGTH
+    long = kind in ("Running", "Restarting", "Failed")
+    assert len(condition.message) == (LONG_MESSAGE_LENGTH if long else MESSAGE_LENGTH)
+    known = JobStatus(message=condition.message, conditions=[condition])
+    assert known.message == condition.message, "it is told in full"
 
 
 def test_a_field_of_a_newer_version_is_ignored() -> None:

@@ -233,4 +233,10 @@ def test_what_a_node_complains_of() -> None:
         {"type": "GpuXid", "status": "True", "reason": "Xid79"},
     ]
     assert describe({"status": {"conditions": conditions}}) == "NotReady: silent; GpuXid: Xid79"
+    good = ["AcceleratedHardwareReady", "GpuHealthy", "Ready"]
+    well = [{"type": kind, "status": "True"} for kind in good]
+    assert describe({"status": {"conditions": well}}) == "", "these are good when they hold"
+    ill = [{"type": kind, "status": "False"} for kind in good]
+    said = "NotAcceleratedHardwareReady; NotGpuHealthy; NotReady"
+    assert describe({"status": {"conditions": ill}}) == said
     assert describe({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}) == ""

@@ -126,3 +126,48 @@ def test_a_new_operator_leaves_the_pods_alone_that_it_finds() -> None:
     life.settings = replace(SETTINGS, worker_image="worker:2")
     made = life.step(1)
     assert not made.delete
+
+
+@pytest.mark.parametrize(
+    ("resources", "template", "threads"),
+    [
+        ({}, {}, "1"),
+        ({"limits": {"cpu": 3}}, {}, "3"),
+        ({}, {"limits": {"cpu": "6500m"}}, "6"),
+        ({}, {"requests": {"cpu": 5}}, "5"),
+        ({"limits": {"cpu": 3}}, {"limits": {"cpu": 8}}, "8"),
+        ({"limits": {"cpu": 3}}, {"limits": {"memory": "1Gi"}, "requests": {"cpu": 2}}, "3"),
+        ({"limits": {"cpu": 3}, "requests": {"cpu": 2}}, {"limits": None}, "2"),
+        ({"limits": {"cpu": 3}}, None, "1"),
+        ({}, {"limits": {"cpu": "many"}}, "1"),
+        ({}, {"limits": {"cpu": "4Ki"}, "requests": ["cpu"]}, "1"),
+    ],
+)
+def test_threads_are_the_cpus_that_the_container_has_in_the_end(
+    resources: dict[str, Any], template: dict[str, Any] | None, threads: str
+) -> None:
+    life = Life()
+    own = {"name": "learner", "resources": template}
+    beside = {"name": "sidecar", "resources": {"limits": {"cpu": 64}}}
+    life.spec["learner"] = {
+        "resources": resources,
+        "template": {"spec": {"containers": [beside, own]}},
+    }
+    assert variables(life)["OMP_NUM_THREADS"] == threads
+
+
+def test_who_sets_the_threads_has_them() -> None:
+    life = Life()
+    env = [{"name": "OMP_NUM_THREADS", "value": "7"}]
+    own = {"name": "learner", "env": env, "resources": {"limits": {"cpu": 4}}}
+    life.spec["learner"] = {"template": {"spec": {"containers": [own]}}}
+    assert variables(life)["OMP_NUM_THREADS"] == "7"
+
+
+def variables(life: Life) -> dict[str, Any]:
+    """The learner's environment."""
+    jobs = [d for d in life.step().apply if d["kind"] == "Job"]
+    (job,) = [d for d in jobs if d["metadata"]["name"] == "job-learner"]
+    containers = job["spec"]["template"]["spec"]["containers"]
+    (own,) = [container for container in containers if container["name"] == "learner"]
+    return {variable["name"]: variable.get("value") for variable in own["env"]}

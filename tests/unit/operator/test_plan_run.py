@@ -10,6 +10,7 @@ import pytest
 from unit.operator.worlds import START, Life, applied, at, deleted, with_report
 
 from asyncrl_api.exits import Note
+from asyncrl_operator.plan.observed import Waiting
 from asyncrl_operator.plan.plan import Plan
 
 
@@ -468,7 +469,7 @@ def test_why_pods_do_not_start() -> None:
     life.step(1)
     assert (life.phase, life.known.reason) == ("Pending", "Unschedulable")
     assert life.known.message == "learner-0: 0/3 nodes: 3 no nvidia.com/gpu"
-    waiting = Note("ImagePullBackOff", "Back-off pulling image nope:1")
+    waiting = Waiting("ImagePullBackOff", "Back-off pulling image nope:1")
     life.add("learner", ready=False, phase="Pending", waiting=waiting)
     life.step(2)
     assert life.known.reason == "ImageUnavailable"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from asyncrl_api import labels
 from asyncrl_api.status import JobStatus, LearnerReport, StabilityStatus, TrainingStatus
 from asyncrl_operator.memory import Memory
 from asyncrl_operator.plan.events import REASONS
@@ -18,6 +19,7 @@ from asyncrl_operator.plan.observed import (
     Report,
     RoleJob,
     parse_job,
+    parse_pod,
 )
 from asyncrl_operator.plan.plan import Plan, plan
 from asyncrl_operator.plan.settings import Settings
@@ -153,6 +155,26 @@ class Life:
 
     def change(self, process: str, **more: Any) -> None:
         self.pods[process] = replace(self.pods[process], **more)
+
+    def kubelet_says(
+        self, process: str, status: Mapping[str, Any], spec: Mapping[str, Any] | None = None
+    ) -> None:
+        """A pod has the status, and the containers, that a kubelet would write."""
+        pod = self.pods[process]
+        owner = {"kind": "Job", "uid": pod.job_uid, "controller": True}
+        metadata = {
+            "name": pod.name,
+            "uid": pod.uid,
+            "labels": {labels.ROLE: pod.role},
+            "annotations": {labels.INDEX: str(pod.index)},
+            "ownerReferences": [owner],
+            "creationTimestamp": pod.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        written = {"nodeName": pod.node, **(spec or {})}
+        found = parse_pod({"metadata": metadata, "spec": written, "status": status})
+        assert found is not None
+        self.pods[process] = found
+        self._see()
 
     def restart(self, process: str, code: int, message: str = "", reason: str = "Error") -> None:
         """The kubelet restarted a container in place."""
