@@ -35,6 +35,39 @@ def _names_are_unique(role: Any) -> bool:
     return len(names) == len(set(names))
 
 
+def _mapping(value: Any, *maps: str) -> bool:
+    """Whether it is a mapping, or nothing, and what it has under these keys is one too."""
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(_mapping(value.get(key)) for key in maps)
+
+
+def _mappings(value: Any, *keys: str) -> bool:
+    """Whether each of these keys of a mapping has a list of mappings, or nothing."""
+    lists = [value.get(key) for key in keys] if value else []
+    known = [found for found in lists if found is not None]
+    return all(isinstance(found, list) and all(map(_is_dict, found)) for found in known)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_pod_template(role: Any) -> bool:
+    template = role.template
+    metadata, spec = template.get("metadata"), template.get("spec")
+    if not _mapping(metadata, "labels", "annotations") or not _mapping(spec, "nodeSelector"):
+        return False
+    containers = ("containers", "initContainers")
+    if not _mappings(spec, *containers, "volumes", "tolerations", "imagePullSecrets"):
+        return False
+    found = [one for key in containers for one in (spec or {}).get(key) or []]
+    return all(
+        _mappings(one, "env", "ports", "volumeMounts") and _mapping(one.get("resources"), "limits")
+        for one in found
+    )
+
+
 class Role(Model):
     """What every role has."""
 
@@ -77,6 +110,13 @@ class Role(Model):
             cel=None,  # The list is a map by name in the schema.
             holds=_names_are_unique,
             message="must name every variable once; remove the duplicate",
+        ),
+        Rule(
+            path=("template",),
+            cel=None,  # A schema of pods would be larger than that of everything else.
+            holds=_is_pod_template,
+            message="is no PodTemplateSpec; write metadata and spec as mappings, and containers, "
+            "volumes and the like as lists of mappings",
         ),
     )
 

@@ -147,6 +147,29 @@ def test_variables_named_twice_are_refused_by_the_model_and_by_the_list_type() -
     assert env["x-kubernetes-list-map-keys"] == ["name"]
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{spec: nonsense}",
+        "{metadata: []}",
+        "{metadata: {labels: [a]}}",
+        "{spec: {containers: {name: actor}}}",
+        "{spec: {initContainers: [fetch]}}",
+        "{spec: {volumes: [{name: a}, b]}}",
+        "{spec: {containers: [{name: actor, env: {A: b}}]}}",
+        "{spec: {containers: [{name: actor, resources: {limits: 2}}]}}",
+    ],
+)
+def test_a_template_of_another_shape_than_a_pods_is_refused(template: str) -> None:
+    with pytest.raises(ManifestError, match=r"spec\.actors\.template: is no PodTemplateSpec; write"):
+        validate(document_with(f"spec.actors.template={template}"))
+
+
+@pytest.mark.parametrize("template", ["{}", "{spec: null}", "{spec: {containers: null}}"])
+def test_a_template_may_leave_anything_out(template: str) -> None:
+    validate(document_with(f"spec.actors.template={template}"))
+
+
 @pytest.mark.parametrize(("assignment", "changed"), CHANGES)
 def test_python_and_cel_refuse_the_same_changes(assignment: str, changed: str | None) -> None:
     before, after = document_with(), document_with(assignment)
