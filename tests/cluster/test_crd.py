@@ -31,14 +31,11 @@ def kubectl(
     if request.param == parts.KUBERNETES:
         yield kubectl
         return
-    oldest = ControlPlane(tmp_path_factory.mktemp("oldest"), version=request.param)
-    oldest.start(controllers=False)
-    try:
+    # With its controllers: a namespace of a test is complete once it has its service account.
+    with ControlPlane(tmp_path_factory.mktemp("oldest"), version=request.param) as oldest:
         install_crd(oldest.kubectl)
         assert f"Server Version: {request.param}" in oldest.kubectl("version")
         yield oldest.kubectl
-    finally:
-        oldest.stop()
 
 
 def text(document: dict[str, Any]) -> str:
