@@ -25,7 +25,10 @@ class Reason(StrEnum):
     # Running, Suspended, Restarting
     STARTING = "Starting", "Roles are being started."
     ALL_ROLES_READY = "AllRolesReady", "Every role runs and is ready."
-    TOO_FEW_ACTORS = "TooFewActors", "Fewer actors are ready than minReplicas asks."
+    TOO_FEW_ACTORS = (
+        "TooFewActors",
+        "Fewer actors are ready than minReplicas; where it is null, than replicas.",
+    )
     SUSPENDED_BY_USER = "SuspendedByUser", "runPolicy.suspend is true."
     SUSPENDED_BY_STABILITY = (
         "SuspendedByStability",
