@@ -15,7 +15,7 @@ from typing import Any
 from asyncrl_api.document import dump_document
 from asyncrl_api.fields import Field, fields_of
 from asyncrl_api.generated import write_or_check
-from asyncrl_api.immutability import IMMUTABLE, REMEDY
+from asyncrl_api.immutability import IMMUTABLE, MUTABLE, REMEDY
 from asyncrl_api.quantity import QUANTITY_PATTERN
 from asyncrl_api.spec import GROUP, KIND, VERSION, AsyncRLJob
 from asyncrl_api.status import JobStatus
@@ -86,7 +86,7 @@ def root_schema() -> Schema:
     spec, name = job.find(("spec",)), job.find(("metadata", "name"))
     assert spec is not None and name is not None
     spec_schema = value_schema(spec)
-    spec_schema.setdefault("x-kubernetes-validations", []).extend(_transition_rules())
+    spec_schema.setdefault("x-kubernetes-validations", []).extend(_transition_rules(spec))
     status_schema = value_schema(fields_of(JobStatus, "status"), defaults=False)
     return {
         "type": "object",
@@ -219,13 +219,31 @@ def _validation(cel: str, message: str, path: Sequence[str]) -> Schema:
     return validation
 
 
-def _transition_rules() -> list[Schema]:
+def _transition_rules(spec: Field) -> list[Schema]:
     rules = []
     for path in IMMUTABLE:
+        field = spec.find(path)
+        assert field is not None
         dotted = ".".join(path)
-        rule = _validation(f"self.{dotted} == oldSelf.{dotted}", REMEDY, path)
+        whole = f"self.{dotted} == oldSelf.{dotted}"
+        rule = _validation(_unchanged(field, path) if field.nullable else whole, REMEDY, path)
         rules.append(rule | {"reason": "FieldValueForbidden"})
     return rules
+
+
+def _unchanged(field: Field, path: tuple[str, ...]) -> str:
+    """CEL for: a field that may be absent, and what is in it, is as it was.
+
+    Optional values (`self.?a`) would say it shorter, but the API server cannot tell what they cost.
+    """
+    now, before = (".".join((name, *path)) for name in ("self", "oldSelf"))
+    same = f"{now} == {before}"
+    if field.kind == "object":
+        below = [(child, (*path, child.name)) for child in field.children]
+        same = " && ".join(_unchanged(*child) for child in below if child[1] not in MUTABLE)
+    if not field.nullable:
+        return same
+    return f"has({now}) == has({before}) && (!has({now}) || ({same}))"
 
 
 def _column(name: str, kind: str, path: str, priority: int, description: str) -> Schema:

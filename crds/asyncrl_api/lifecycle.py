@@ -57,7 +57,10 @@ class Stopping(Model):
 class ClaimTemplate(Model):
     """A volume claim that is made for the job, and deleted with it."""
 
-    size: Quantity = option("1Gi", "Size of the volume.")
+    size: Quantity = option(
+        "1Gi",
+        "Size of the volume. It may grow while the job exists, where the storage class allows it.",
+    )
     storage_class_name: str | None = option(
         None, "Storage class; null for the cluster's default.", min_length=1, max_length=253
     )

@@ -25,7 +25,10 @@ class Reason(StrEnum):
     # Running, Suspended, Restarting
     STARTING = "Starting", "Roles are being started."
     ALL_ROLES_READY = "AllRolesReady", "Every role runs and is ready."
-    TOO_FEW_ACTORS = "TooFewActors", "Fewer actors are ready than minReplicas asks."
+    TOO_FEW_ACTORS = (
+        "TooFewActors",
+        "Fewer actors are ready than minReplicas; where it is null, than replicas.",
+    )
     SUSPENDED_BY_USER = "SuspendedByUser", "runPolicy.suspend is true."
     SUSPENDED_BY_STABILITY = (
         "SuspendedByStability",
@@ -34,8 +37,8 @@ class Reason(StrEnum):
     SUSPENDING = "Suspending", "The learner checkpoints, and the pods end."
     CHECKPOINT_GONE = (
         "CheckpointGone",
-        "The learner's pod is gone, and with it its checkpoint; training begins anew. Set "
-        "checkpoint.volume to keep checkpoints.",
+        "The learner's pod is gone, and with it its checkpoint; training begins anew. A "
+        "job that is made with checkpoint.volume keeps its checkpoints.",
     )
     SPEC_CHANGED = "SpecChanged", "A role restarts with its new spec."
     UNSCHEDULABLE = "Unschedulable", "No node has room for a pod; the message says what is short."

@@ -10,7 +10,7 @@ from asyncrl_api.document import show
 from asyncrl_api.errors import ManifestError, Problem
 from asyncrl_api.fields import Field, fields_of, suggest
 from asyncrl_api.generated import write_or_check
-from asyncrl_api.immutability import IMMUTABLE
+from asyncrl_api.immutability import IMMUTABLE, MUTABLE
 from asyncrl_api.reasons import CONDITION_MEANINGS, Reason
 from asyncrl_api.spec import API_VERSION, KIND, AsyncRLJob
 from asyncrl_api.status import JobStatus
@@ -76,10 +76,13 @@ def reference_markdown() -> str:
     job = fields_of(AsyncRLJob)
     sections = [_INTRODUCTION.rstrip()]
     sections += _sections(("spec",), _child(job, "spec"), _section, [])
-    immutable = ", ".join(f"`spec.{'.'.join(path)}`" for path in IMMUTABLE)
+    immutable, mutable = (
+        ", ".join(f"`spec.{'.'.join(path)}`" for path in paths) for paths in (IMMUTABLE, MUTABLE)
+    )
     sections.append(
         "## What cannot change\n\n"
-        f"While a job exists, these stay as they are: {immutable}. Create another job instead."
+        f"While a job exists, these stay as they are: {immutable}, but for {mutable}. Create "
+        "another job instead."
     )
     metadata = _child(job, "metadata")
     sections.append(_section(("metadata",), metadata))

@@ -127,7 +127,8 @@ class Actors(Role):
     replicas: int = option(2, "Actors to run.", unit="processes", ge=1, le=4096)
     min_replicas: int | None = option(
         None,
-        "Least actors that scaling and disruptions may leave; null for no limit.",
+        "Least actors that scaling may ask for; null for no limit. Disruptions may leave fewer: "
+        "the run goes on, and says TooFewActors below this, or below replicas where it is null.",
         unit="processes",
         ge=1,
         le=4096,

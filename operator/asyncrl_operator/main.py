@@ -82,7 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--report-interval",
         type=float,
         default=5.0,
-        help="seconds between reports of a learner, and so between writes of a status",
+        help="seconds between reports of a learner, and so between new numbers of a status",
     )
     parser.add_argument(
         "--lease",

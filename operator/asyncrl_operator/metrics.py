@@ -32,7 +32,7 @@ JOB_GAUGES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "asyncrl_job_throughput",
-        "Environment steps trained per second.",
+        "Environment steps trained per second; only of a job that is neither suspended nor over.",
         "training.throughput",
     ),
     (
@@ -53,6 +53,9 @@ JOB_GAUGES: tuple[tuple[str, str, str], ...] = (
     ("asyncrl_job_attempt", "Attempt of the learner.", "attempt"),
 )
 """Name, meaning and field of the status; a series is there while the number is."""
+RATES = {"training.throughput"}
+AT_REST: set[Phase] = {"Suspended", "Complete", "Failed"}
+"""Phases in which a rate is over, though the status keeps the last one."""
 
 
 def _number(status: JobStatus, path: str) -> float | None:
@@ -132,7 +135,8 @@ class OperatorMetrics:
         """A job has a new status; `age` is the seconds since its creation."""
         self._phases[key] = after.phase
         for name, _, path in JOB_GAUGES:
-            number = _number(after, path)
+            over = path in RATES and after.phase in AT_REST
+            number = None if over else _number(after, path)
             if number is None:
                 _remove(self.job_numbers[name], key)
             else:

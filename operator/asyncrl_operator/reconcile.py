@@ -85,6 +85,8 @@ class Reconciler:
 
     async def run(self, queue: WorkQueue) -> None:
         """Work until cancelled."""
+        # Of the operator that works: the queue of one that stands by only grows.
+        self._metrics.queue_depth.set_function(lambda: len(queue))
         async with asyncio.TaskGroup() as group:
             for number in range(WORKERS):
                 group.create_task(self._work(queue), name=f"worker-{number}")
@@ -117,7 +119,6 @@ class Reconciler:
                 queue.done(key)
                 self._metrics.reconcile_seconds.observe(time.monotonic() - began)
                 self._metrics.reconciliations.labels(result).inc()
-                self._metrics.queue_depth.set(len(queue))
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Do what is to do for one job now; when to look again. Raises ApiError."""

@@ -15,6 +15,8 @@ from cluster.node import Node
 from cluster.storage import provide
 
 CHART = Path(__file__).parents[2] / "charts" / "asyncrl" / "Chart.yaml"
+EXISTING = "ASYNCRL_TEST_KUBECONFIG"
+"""Environment variable: the kubeconfig of a cluster to use instead of one of our own."""
 APP_VERSION = yaml.safe_load(CHART.read_text())["appVersion"]
 
 

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from cluster.cluster import Cluster
+from cluster.cluster import EXISTING, Cluster
 from cluster.control_plane import ControlPlane
 from cluster.helm import helm as helm
 from cluster.kubectl import Kubectl, install_crd
 from cluster.kwok import Kwok
-from cluster.network import Unavailable
+from cluster.network import Unavailable, require_node
 from cluster.node import Node
 
 TIMEOUT = 1200
 """Seconds for one test with its fixtures, of which the first may start a node and load images."""
 
-EXISTING = "ASYNCRL_TEST_KUBECONFIG"
-"""Environment variable: the kubeconfig of a cluster to use instead of one of our own."""
-
-PODS = {"node", "base_image", "worker_image", "operator_image"}
+PODS = {"machine", "node", "base_image", "worker_image", "operator_image"}
 """Fixtures of the tests that run real pods."""
+
+ONLY_OURS = f"needs a cluster of its own, and {EXISTING} names another"
 
 T = TypeVar("T")
 
@@ -32,15 +31,22 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder the time that a first fixture takes; mark those with pods."""
+    """Give the tests of this folder the time that a first fixture takes; mark those with pods.
+
+    With another cluster given, those that ask for ours are skipped: they make its users and nodes,
+    or look into its processes.
+    """
     folder = Path(__file__).parent
     for item in items:
         if folder not in item.path.parents:
             continue
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-        if PODS & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if PODS & fixtures:
             item.add_marker("pods")
+        if "cluster" in fixtures and os.environ.get(EXISTING):
+            item.add_marker(pytest.mark.skip(reason=ONLY_OURS))
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +60,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def control_plane(cluster: Cluster) -> ControlPlane:
     """An API server with etcd, controllers and scheduler."""
     return cluster.control_plane
+
+
+@pytest.fixture(scope="session")
+def machine() -> None:
+    """This machine can run nodes. Skips where it cannot; on CI it fails."""
+    _or_skip(require_node)
 
 
 @pytest.fixture(scope="session")

@@ -41,13 +41,12 @@ class ControlPlane:
         self.kubeconfig = self.user("admin", admin)
         self.kubectl = Kubectl(self.kubeconfig, version)
 
-    def start(self, *, controllers: bool = True) -> None:
+    def start(self) -> None:
         """Build what is missing and start; return when every program is ready."""
         build(self._programs, parts.ETCD)
         try:
             self._start_api_server(self._start_etcd())
-            if controllers:
-                self._start_controllers()
+            self._start_controllers()
         except BaseException:
             self.stop()
             raise

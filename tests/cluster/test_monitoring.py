@@ -175,6 +175,30 @@ CASES: dict[str, Case] = {
     "not running": ({"Running": 0, "Stable": float("nan")}, {}, 31, ["AsyncRLJobWaiting"]),
     "suspended": ({"Running": 0, "Suspended": 1}, {}, 45, []),
     "complete": ({"Running": 0, "Complete": 1}, {}, 45, []),
+    "complete, and silent at its end": (
+        {"Running": 0, "Complete": 1, "Stable": float("nan")},
+        {},
+        45,
+        [],
+    ),
+    "complete, and degraded and aligned at its end": (
+        {"Running": 0, "Complete": 1, "Stable": 0, "AlignmentHealthy": 0},
+        {},
+        45,
+        [],
+    ),
+    "failed, and degraded and aligned at its end": (
+        {"Running": 0, "Failed": 1, "Stable": 0, "AlignmentHealthy": 0},
+        {},
+        45,
+        ["AsyncRLJobFailed"],
+    ),
+    "aligned, and an earlier suspension": (
+        {"AlignmentHealthy": 0, "Suspended": 0, "Complete": 0},
+        {},
+        45,
+        ["AsyncRLJobAligned"],
+    ),
 }
 
 

@@ -37,7 +37,7 @@ from asyncrl.backends.unit import (
 )
 from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object, write_atomically
 from asyncrl_api.exits import Note, describe_exit
-from asyncrl_api.immutability import immutable_changes
+from asyncrl_api.immutability import STATE, immutable_changes
 from asyncrl_api.manifest import dump_manifest, load_manifest
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
@@ -154,7 +154,7 @@ class LocalRun:
             return
         if not manifest.is_file():
             raise RunFolderError(f"{path}: no run to resume here; leave out --resume to start one")
-        changes = immutable_changes(load_manifest(manifest).spec, self._job.spec)
+        changes = immutable_changes(load_manifest(manifest).spec, self._job.spec, STATE)
         if changes:
             raise RunFolderError("\n".join(str(change) for change in changes))
 

@@ -14,6 +14,6 @@ class Settings:
     worker_image: str = DEFAULT_WORKER_IMAGE
     operator_namespace: str = "default"
     report_interval: float = 5.0
-    """Seconds between two reports of a learner, and so between two writes of a status."""
+    """Seconds between two reports of a learner, and so between new numbers of a status."""
     restart_rules: bool = True
     """Whether containers can be restarted by exit code (Kubernetes 1.35 and later)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.conftest import EXISTING
+from cluster.cluster import EXISTING
 from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 from cluster.pods.release import NAMESPACE, Release

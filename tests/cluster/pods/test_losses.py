@@ -133,6 +133,7 @@ def test_a_lost_actor_is_replaced_in_seconds_and_nobody_else_notices(training: J
     goes_on(job)
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_killed_actor_is_restarted_in_place(training: Job, release: Release) -> None:
     actor = training.pods("actor")[0]
     kill_in(uid(actor), "asyncrl_worker.actor.main")
@@ -146,6 +147,7 @@ def test_a_killed_actor_is_restarted_in_place(training: Job, release: Release) -
     goes_on(training)
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_killed_learner_resumes_from_its_checkpoint(training: Job, release: Release) -> None:
     (learner,) = training.pods("learner")
     kill_in(uid(learner), "asyncrl_worker.learner.main")
@@ -162,6 +164,7 @@ def test_a_killed_learner_resumes_from_its_checkpoint(training: Job, release: Re
     assert "found=True" in log
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_killed_parameter_server_comes_back(training: Job, release: Release) -> None:
     (server,) = training.pods("parameter-server")
     kill_in(uid(server), "asyncrl_worker.parameter_server.main")

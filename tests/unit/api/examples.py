@@ -56,22 +56,47 @@ RULES: list[tuple[list[str], str | None]] = [
 ]
 """Assignments to MINIMAL, and the field that is refused; None where all is well."""
 
-CHANGES: list[tuple[str, str | None]] = [
-    ("spec.seed=1", "spec.seed"),
-    ("spec.workload.gymnasium.id=Acrobot-v1", "spec.workload.gymnasium.id"),
-    ("spec.workload.gymnasium.environments=8", "spec.workload.gymnasium.environments"),
-    ("spec.network.activation=relu", "spec.network.activation"),
-    ("spec.algorithm.name=impala", "spec.algorithm.name"),
-    ("spec.algorithm.normalizeObservations=false", "spec.algorithm.normalizeObservations"),
-    ("spec.algorithm.normalizeValues=false", "spec.algorithm.normalizeValues"),
-    ("spec.optimizer.name=sgd", "spec.optimizer.name"),
-    ("spec.actors.replicas=9", None),
-    ("spec.optimizer.learningRate=1e-4", None),
-    ("spec.staleness.max=0", None),
-    ("spec.runPolicy.suspend=true", None),
-    ("spec.runPolicy.disruptionLimit=100", None),
+CLAIM = ["spec.checkpoint.volume={claim: {}}"]
+EXISTING = ["spec.checkpoint.volume={existingClaim: a}"]
+
+CHANGES: list[tuple[list[str], str, str | None]] = [
+    ([], "spec.seed=1", "spec.seed"),
+    ([], "spec.workload.gymnasium.id=Acrobot-v1", "spec.workload.gymnasium.id"),
+    ([], "spec.workload.gymnasium.environments=8", "spec.workload.gymnasium.environments"),
+    ([], "spec.network.activation=relu", "spec.network.activation"),
+    ([], "spec.algorithm.name=impala", "spec.algorithm.name"),
+    ([], "spec.algorithm.normalizeObservations=false", "spec.algorithm.normalizeObservations"),
+    ([], "spec.algorithm.normalizeValues=false", "spec.algorithm.normalizeValues"),
+    ([], "spec.optimizer.name=sgd", "spec.optimizer.name"),
+    ([], "spec.actors.replicas=9", None),
+    ([], "spec.optimizer.learningRate=1e-4", None),
+    ([], "spec.staleness.max=0", None),
+    ([], "spec.runPolicy.suspend=true", None),
+    ([], "spec.runPolicy.disruptionLimit=100", None),
+    ([], "spec.checkpoint.volume=null", None),
+    ([], "spec.checkpoint.volume={claim: {}}", "spec.checkpoint.volume"),
+    ([], "spec.checkpoint.volume={existingClaim: a}", "spec.checkpoint.volume"),
+    (EXISTING, "spec.checkpoint.keep=9", None),
+    (EXISTING, "spec.checkpoint.volume.claim=null", None),
+    (EXISTING, "spec.checkpoint.volume=null", "spec.checkpoint.volume"),
+    (EXISTING, "spec.checkpoint.volume.existingClaim=b", "spec.checkpoint.volume.existingClaim"),
+    (CLAIM, "spec.checkpoint.volume.claim.size=2Gi", None),
+    (CLAIM, "spec.checkpoint.volume.claim.storageClassName=null", None),
+    (CLAIM, "spec.checkpoint.volume=null", "spec.checkpoint.volume"),
+    (
+        CLAIM,
+        "spec.checkpoint.volume.claim.accessMode=ReadWriteMany",
+        "spec.checkpoint.volume.claim.accessMode",
+    ),
+    (
+        CLAIM,
+        "spec.checkpoint.volume.claim.storageClassName=fast",
+        "spec.checkpoint.volume.claim.storageClassName",
+    ),
 ]
-"""Assignment to a job that exists, and the field that is refused; None where it may change."""
+"""What a job has, an assignment to it while it exists, and the field that is refused; None where it
+may change.
+"""
 
 
 def document_with(*assignments: str) -> dict[str, Any]:

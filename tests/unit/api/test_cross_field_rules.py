@@ -40,7 +40,7 @@ class Value:
 
 def evaluate(rule: str, value: dict[str, Any], old: dict[str, Any] | None = None) -> bool:
     """The verdict of a CEL rule, for the part of CEL that the rules use."""
-    python = re.sub(r"has\(self\.([\w.]+)\)", r"self.has('\1')", rule)
+    python = re.sub(r"has\((self|oldSelf)\.([\w.]+)\)", r"\1.has('\2')", rule)
     python = python.replace("||", " or ").replace("&&", " and ")
     python = re.sub(r"!(?!=)", " not ", python)
     names = {"self": Value(value), "oldSelf": Value(old or {})}
@@ -161,7 +161,9 @@ def test_variables_named_twice_are_refused_by_the_model_and_by_the_list_type() -
     ],
 )
 def test_a_template_of_another_shape_than_a_pods_is_refused(template: str) -> None:
-    with pytest.raises(ManifestError, match=r"spec\.actors\.template: is no PodTemplateSpec; write"):
+    with pytest.raises(
+        ManifestError, match=r"spec\.actors\.template: is no PodTemplateSpec; write"
+    ):
         validate(document_with(f"spec.actors.template={template}"))
 
 
@@ -170,9 +172,11 @@ def test_a_template_may_leave_anything_out(template: str) -> None:
     validate(document_with(f"spec.actors.template={template}"))
 
 
-@pytest.mark.parametrize(("assignment", "changed"), CHANGES)
-def test_python_and_cel_refuse_the_same_changes(assignment: str, changed: str | None) -> None:
-    before, after = document_with(), document_with(assignment)
+@pytest.mark.parametrize(("has", "assignment", "changed"), CHANGES)
+def test_python_and_cel_refuse_the_same_changes(
+    has: list[str], assignment: str, changed: str | None
+) -> None:
+    before, after = document_with(*has), document_with(*has, assignment)
     schema = root_schema()["properties"]["spec"]
     cel = broken_in_cel(
         schema,
@@ -201,3 +205,14 @@ def test_changed_keyword_arguments_are_found_where_the_api_server_cannot() -> No
         "spec.workload.gymnasium.kwargs.c: 4 (was null) cannot change while the job exists; "
         "create a job of another name",
     ]
+
+
+def test_one_kind_of_volume_cannot_take_the_place_of_another() -> None:
+    before = document_with("spec.checkpoint.volume={claim: {}}")
+    after = document_with("spec.checkpoint.volume={existingClaim: a}")
+    schema = root_schema()["properties"]["spec"]
+    stored = [with_defaults(schema, document["spec"]) for document in (after, before)]
+    ((path, _),) = broken_in_cel(schema, stored[0], "spec", stored[1])
+    assert path == "spec.checkpoint.volume"
+    changes = immutable_changes(validate(before).spec, validate(after).spec)
+    assert [problem.path for problem in changes] == [f"{path}.claim", f"{path}.existingClaim"]

@@ -49,6 +49,21 @@ def test_an_alert_asks_for_what_there_is(rule: dict[str, Any]) -> None:
     assert set(shown) <= known[asked[0][0]]
 
 
+FROZEN = re.compile('condition="(Stable|AlignmentHealthy)"')
+"""Conditions that a job keeps as they were at its end."""
+GUARDS = (
+    'unless on (namespace, name) (asyncrl_job_condition{condition=~"Complete|Failed"} == 1)',
+    'and on (namespace, name) (asyncrl_job_condition{condition="Running"} == 1)',
+)
+
+
+def test_no_alert_is_for_what_a_job_was_at_its_end() -> None:
+    concerned = [rule for rule in RULES if FROZEN.search(rule["expr"])]
+    assert len(concerned) == 3
+    for rule in concerned:
+        assert rule["expr"].endswith(GUARDS), rule["alert"]
+
+
 def test_every_alert_says_how_bad_and_what() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
     for rule in RULES:

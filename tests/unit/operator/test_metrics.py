@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from prometheus_client import generate_latest
 from unit.operator.worlds import Life, at
 
@@ -32,7 +33,7 @@ def status(phase: str, restarts: int = 0, verdict: str = "Healthy") -> JobStatus
         {
             "phase": phase,
             "roles": [RoleStatus(name="actors", restarts=restarts)],
-            "training": TrainingStatus(policy_version=7, episode_return=21.5),
+            "training": TrainingStatus(policy_version=7, episode_return=21.5, throughput=900.0),
             "alignment": AlignmentStatus(smoothed=0.25),
             "stability": StabilityStatus.model_validate({"verdict": verdict}),
             "conditions": [
@@ -61,6 +62,19 @@ def test_a_job_is_shown_and_its_series_go_with_it() -> None:
     metrics.forget(KEY)
     assert lines(metrics, 'name="job"') == []
     assert 'asyncrl_jobs{phase="Running"} 0.0' in lines(metrics, "asyncrl_jobs")
+
+
+@pytest.mark.parametrize("phase", ["Complete", "Failed", "Suspended"])
+def test_a_job_at_rest_has_no_throughput_and_keeps_what_it_reached(phase: str) -> None:
+    metrics = OperatorMetrics()
+    before = status("Running")
+    metrics.observe(KEY, JobStatus(), before, age=1.0)
+    assert len(lines(metrics, "throughput")) == 1
+    metrics.observe(KEY, before, status(phase), age=2.0)
+    assert lines(metrics, "throughput") == []
+    assert len(lines(metrics, "policy_version")) == 1
+    metrics.observe(KEY, status(phase), before, age=3.0)
+    assert len(lines(metrics, "throughput")) == 1, "resumed"
 
 
 def test_what_was_counted_is_not_counted_again() -> None:

@@ -15,8 +15,9 @@ from asyncrl_operator.kube.client import POD, Api, ApiError, Object
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.plan.names import Owner
 from asyncrl_operator.plan.settings import Settings
-from asyncrl_operator.reconcile import Reconciler
+from asyncrl_operator.reconcile import WORKERS, Reconciler
 from asyncrl_operator.reports import Reports
+from asyncrl_operator.workqueue import WorkQueue
 
 OWNER = Owner("job", "default", "uid")
 KEY = ("default", "job")
@@ -88,14 +89,16 @@ SUSPENDED = {
 }
 
 
-def operator(api: Taking, resource: Object = SUSPENDED) -> tuple[Reconciler, Children]:
+def operator(
+    api: Taking, resource: Object = SUSPENDED, metrics: OperatorMetrics | None = None
+) -> tuple[Reconciler, Children]:
     """One that has just started, with what its watches bring."""
     queue: list[Any] = []
     jobs = Jobs(queue.append)
     jobs.seen(resource)
     children = Children(cast(Api, api), (None,), queue.append)
     reports = Reports(1.0, queue.append)
-    metrics = OperatorMetrics()
+    metrics = metrics or OperatorMetrics()
     return Reconciler(cast(Api, api), jobs, children, reports, metrics, Settings()), children
 
 
@@ -164,3 +167,30 @@ def test_no_job_of_a_role_is_made_before_all_can_be() -> None:
     (accepted,) = [c for c in status["conditions"] if c["type"] == "Accepted"]
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert "job-actor: spec.template.spec.tolerations[0].operator" in accepted["message"]
+
+
+def test_the_depth_of_the_queue_is_shown_while_every_worker_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Reconciler, "reconcile", never)
+
+    async def story() -> None:
+        metrics = OperatorMetrics()
+        reconciler, _ = operator(Taking(), metrics=metrics)
+        queue = WorkQueue(asyncio.get_running_loop().time)
+        work = asyncio.create_task(reconciler.run(queue))
+        for number in range(WORKERS + 3):
+            queue.add(("default", f"job-{number}"))
+        async with asyncio.timeout(5):
+            while len(queue) > 3:
+                await asyncio.sleep(0)
+        assert metrics.registry.get_sample_value("asyncrl_operator_queue_depth") == 3
+        queue.add(("default", "another"))
+        assert metrics.registry.get_sample_value("asyncrl_operator_queue_depth") == 4
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(story())
