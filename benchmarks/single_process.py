@@ -1,7 +1,9 @@
 """Exact staleness in one process: the learner's own step and the actors' own rollouts, no wires.
 
 The run that `staleness.inject: s` gives in the real process layout, to the bit (a test compares
-them), without the start-up of four processes: studies of many seeds run here.
+them), without the start-up of four processes: studies of many seeds run here. There are no
+checkpoints here, and each of them restarts the episodes there: equal are runs without
+(`checkpoint.intervalVersions: null`, or an interval that is not reached).
 """
 
 from __future__ import annotations
