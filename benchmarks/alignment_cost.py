@@ -5,8 +5,9 @@
 The limit is the time in which this machine moves the bytes that the measurement has to move: read
 the gradient (float32), read the previous one, write the next one. The bandwidth is that of a plain
 float32 `copy_` of arrays larger than the cache, measured between the repetitions it is compared
-with. The step is forward, backward, norm clipping and AdamW of a multilayer perceptron of 1.05
-million parameters on a batch of 2,048, the size of the default learner's. One thread throughout.
+with. The step is forward, backward, norm clipping and the learner's own Adam (fused) for a
+multilayer perceptron of 1.05 million parameters, on a batch of 1,024 as the defaults make it: 2
+fragments of 32 steps of 16 environments. One thread throughout.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asyncrl_api.spec import Algorithm, Gymnasium, Optimizer
 from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 from asyncrl_worker.alignment.config import MemoryDtype
+from asyncrl_worker.learner.optimizer import build_optimizer
 
 SIZES = {"1M": 1_048_576, "100M": 100_000_000}
 COPY_ELEMENTS = 50_000_000
-BATCH = 2048
+DEFAULTS = Algorithm()
+BATCH = DEFAULTS.fragments_per_batch * DEFAULTS.fragment_length * Gymnasium(id="any").environments
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -78,7 +82,7 @@ def cost_in_a_step(repetitions: int) -> tuple[float, float]:
     network = nn.Sequential(
         nn.Linear(64, 992), nn.Tanh(), nn.Linear(992, 992), nn.Tanh(), nn.Linear(992, 8)
     )
-    optimizer = torch.optim.AdamW(network.parameters(), foreach=True)
+    optimizer = build_optimizer(Optimizer(), list(network.parameters()))
     guard = GradientAlignment(network.parameters(), AlignmentConfig())
     inputs, targets = torch.randn(BATCH, 64), torch.randn(BATCH, 8)
     steps, guards = [], []

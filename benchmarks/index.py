@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import throughput, time_to_return
 from benchmarks.options import Options
 from benchmarks.processes import run_to_end
-from benchmarks.studies import guard, signature, unprotected
+from benchmarks.studies import guard, rise, signature, unprotected
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,14 @@ BENCHMARKS = (
         unprotected.run,
         unprotected.table,
         unprotected.estimate,
+    ),
+    Benchmark(
+        "rise",
+        "The guard where a run in step falls 16 versions behind in its middle",
+        "shown",
+        rise.run,
+        rise.table,
+        rise.estimate,
     ),
 )
 

@@ -1,7 +1,9 @@
 """Exact staleness in one process: the learner's own step and the actors' own rollouts, no wires.
 
 The run that `staleness.inject: s` gives in the real process layout, to the bit (a test compares
-them), without the start-up of four processes: studies of many seeds run here.
+them), without the start-up of four processes: studies of many seeds run here. There are no
+checkpoints here, and each of them restarts the episodes there: equal are runs without
+(`checkpoint.intervalVersions: null`, or an interval that is not reached).
 """
 
 from __future__ import annotations
@@ -58,11 +60,12 @@ class SingleProcess:
         for index, rollout in enumerate(self._rollouts):
             rollout.reset([spec.seed, index])
         self._turn = 0
+        self._pending: deque[list[Fragment]] = deque()
 
     def updates(self) -> Iterator[Update]:
         """Train until `stopping.environmentSteps` or `stopping.policyVersions`."""
         stopping = self._spec.stopping
-        pending: deque[list[Fragment]] = deque()
+        pending = self._pending
         returns: deque[float] = deque(maxlen=100)
         steps, started = 0, time.perf_counter()
         self._remember()
@@ -87,6 +90,19 @@ class SingleProcess:
                 pending.append(self._batch(self._policies[-1]))
             else:  # the same version again, with data as old as the consumed batch's
                 pending.appendleft(self._batch(self._policies[0]))
+
+    def fall_behind(self, lag: int) -> None:
+        """From now on `lag` versions of lag; between two updates, and never less than before.
+
+        It grows by one with every version, as where an actor that has come to a halt makes no
+        newer data: the batches until then are all of the version before the newest.
+        """
+        if lag < self._lag:
+            raise ValueError(f"a lag of {lag} is less than {self._lag}")
+        newest = self._policies[-1]
+        self._policies = deque(self._policies, maxlen=lag + 1)
+        self._pending.extend(self._batch(newest) for _ in range(lag - self._lag))
+        self._lag = lag
 
     def newest_policy(self) -> InferencePolicy:
         """A copy of the present policy, as actors get it."""

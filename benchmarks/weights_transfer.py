@@ -1,6 +1,7 @@
 """100 MB of weights to 8 actors on this host, against raw loopback sockets in the same run.
 
-    python benchmarks/weights_transfer.py            # the table of docs/benchmarks.md
+    python -m benchmarks.weights_transfer            # the table of docs/benchmarks.md
+    python -m benchmarks.weights_transfer --profile  # where the gRPC stream spends its time
 
 Eight receiver processes each hold one connection and wait at a barrier; a repetition lasts until
 the last of them has the bytes in memory. The raw contenders send from one process with sendall to
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -31,6 +33,7 @@ import xxhash
 
 from asyncrl_worker.parameter_server.service import ParameterServerService
 from asyncrl_worker.parameter_server.state import ParameterServerState
+from asyncrl_worker.protocol import rollouts_pb2 as pb
 from asyncrl_worker.protocol.channel import (
     CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
@@ -44,7 +47,7 @@ from asyncrl_worker.protocol.rollouts_pb2_grpc import (
     ParameterServerStub,
     add_ParameterServerServicer_to_server,
 )
-from asyncrl_worker.protocol.weights_transfer import WeightsFetch
+from asyncrl_worker.protocol.weights_transfer import WeightsFetch, digest
 from asyncrl_worker.staleness import StalenessPolicy
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -128,6 +131,10 @@ class Contender:
         for process in self._processes:
             process.join(10)
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes if process.pid is not None]
+
 
 @contextmanager
 def raw(
@@ -178,8 +185,8 @@ def serve(pipe: Connection, address: str) -> None:
 
 
 @contextmanager
-def parameter_server(address: str, blob: bytes) -> Iterator[float]:
-    """Serves `blob` at `address`; yields the seconds that publishing it took."""
+def parameter_server(address: str, blob: bytes) -> Iterator[tuple[float, int]]:
+    """Serves `blob` at `address`; yields the seconds that publishing took, and its process id."""
     mine, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=serve, args=(theirs, address), daemon=True)
     process.start()
@@ -187,7 +194,8 @@ def parameter_server(address: str, blob: bytes) -> Iterator[float]:
     with LearnerClient(address, attempt=0, schema=SCHEMA) as client:
         start = time.perf_counter()
         client.publish(0, blob)
-        yield time.perf_counter() - start
+        assert process.pid is not None
+        yield time.perf_counter() - start, process.pid
     mine.send("stop")
     process.join(10)
 
@@ -207,7 +215,7 @@ def measure(size: int, count: int, repetitions: int) -> str:
     blob = os.urandom(size)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         address = f"unix:{Path(folder) / 'ps.sock'}"
-        published = stack.enter_context(parameter_server(address, blob))
+        published, _ = stack.enter_context(parameter_server(address, blob))
         unix = str(Path(folder) / "raw.sock")
         contenders = [
             stack.enter_context(raw("raw Unix socket", socket.AF_UNIX, unix, blob, count)),
@@ -218,7 +226,7 @@ def measure(size: int, count: int, repetitions: int) -> str:
                 actors("parameter server, mapped (same host)", address, count, shared=True)
             ),
             stack.enter_context(
-                actors("parameter server, gRPC stream", address, count, shared=False)
+                actors("parameter server, streamed (between hosts)", address, count, shared=False)
             ),
         ]
         for repetition in range(repetitions + 1):
@@ -247,6 +255,77 @@ def table(contenders: list[Contender], total: int, published: float) -> str:
     return "\n".join(lines)
 
 
+# The profile: CPU time per 100 MB, of the stages that are ours and of whole processes.
+
+
+def cpu_seconds(pid: int) -> float:
+    """All threads of a process, in user and kernel mode, since its start (in ticks of 10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stages(blob: bytes, repetitions: int) -> dict[str, float]:
+    """Median CPU seconds of every step in Python that WeightsTransfers and WeightsFetch make."""
+    view = memoryview(blob)
+    buffer = bytearray(len(blob))
+
+    def of_one() -> dict[str, float]:
+        spent = dict.fromkeys(("cut", "serialise", "parse", "keep", "digest"), 0.0)
+        for start in range(0, len(blob), CHUNK_BYTES):
+            marks = [time.thread_time()]
+            chunk = bytes(view[start : start + CHUNK_BYTES])
+            marks.append(time.thread_time())
+            wire = pb.WeightsChunk(data=chunk).SerializeToString()
+            marks.append(time.thread_time())
+            message = pb.WeightsChunk.FromString(wire)
+            marks.append(time.thread_time())
+            buffer[start : start + len(chunk)] = message.data
+            marks.append(time.thread_time())
+            for stage, (before, after) in zip(spent, pairwise(marks), strict=False):
+                spent[stage] += after - before
+        before = time.thread_time()
+        digest(memoryview(buffer).toreadonly())
+        spent["digest"] = time.thread_time() - before
+        return spent
+
+    runs = [of_one() for _ in range(repetitions)]
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def profile(size: int, count: int, repetitions: int) -> str:
+    """A table of CPU time per transfer to one actor, while `count` of them fetch at once."""
+    blob = os.urandom(size)
+    own = stages(blob, repetitions)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        address = f"unix:{Path(folder) / 'ps.sock'}"
+        _, server = stack.enter_context(parameter_server(address, blob))
+        stream = stack.enter_context(actors("stream", address, count, shared=False))
+        stream.repeat(size)  # warm-up
+        before = cpu_seconds(server), sum(map(cpu_seconds, stream.pids))
+        for _ in range(repetitions):
+            stream.repeat(size)
+        after = cpu_seconds(server), sum(map(cpu_seconds, stream.pids))
+    del stream.seconds[0]
+    sent, received = ((b - a) / (repetitions * count) for a, b in zip(before, after, strict=True))
+    kept = own["parse"] + own["keep"] + own["digest"]
+    rows = (
+        ("parameter server", "cut the chunks out of the weights", own["cut"]),
+        ("", "protobuf: message and bytes", own["serialise"]),
+        ("", "the rest: gRPC, asyncio, the kernel", sent - own["cut"] - own["serialise"]),
+        ("", "together", sent),
+        ("actor", "protobuf: bytes to message", own["parse"]),
+        ("", "out of the message into the weights", own["keep"]),
+        ("", "digest", own["digest"]),
+        ("", "the rest: gRPC and the kernel", received - kept),
+        ("", "together", received),
+    )
+    lines = ["| process | stage | CPU, ms |", "|---|---|---|"]
+    lines += [f"| {where} | {what} | {1e3 * seconds:.0f} |" for where, what, seconds in rows]
+    wall = statistics.median(stream.seconds) / count
+    lines.append(f"\nBy the clock: {1e3 * wall:.0f} ms per actor, {os.cpu_count()} CPUs.")
+    return "\n".join(lines)
+
+
 def versions() -> str:
     return (
         f"Python {platform.python_version()}, grpcio {grpc.__version__}, xxhash "
@@ -260,9 +339,11 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--actors", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--profile", action="store_true", help="only this: stages of the stream")
     arguments = parser.parse_args()
     print(f"{arguments.megabytes} MB to {arguments.actors} actors, {versions()}\n")
-    print(measure(arguments.megabytes * 10**6, arguments.actors, arguments.repetitions))
+    made = profile if arguments.profile else measure
+    print(made(arguments.megabytes * 10**6, arguments.actors, arguments.repetitions))
     return 0
 
 

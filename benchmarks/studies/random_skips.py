@@ -20,12 +20,12 @@ class RandomSkips:
         self, observer: GradientAlignment, rate: float, generator: np.random.Generator
     ) -> None:
         self._observer = observer
-        self._rate = rate
+        self.rate = rate
         self._generator = generator
 
     def step(self) -> AlignmentDecision:
         """Measures like the observer; a step in which it drops a gradient stays dropped."""
         decision = self._observer.step()
-        if decision.apply and self._generator.random() < self._rate:
+        if decision.apply and self._generator.random() < self.rate:
             return dataclasses.replace(decision, apply=False, regime=Regime.SKIP)
         return decision

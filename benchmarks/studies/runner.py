@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +19,26 @@ from benchmarks.studies.trial import POINTS, Trial
 
 FINAL = 4
 """The final return is the mean of the last so many evaluations: the last fifth of the trial."""
+
+
+@dataclass
+class Late:
+    """What was done from the rise of the lag on: `first`, the first update touched, from 1."""
+
+    touched_before: int
+    updates: int = 0
+    skipped: int = 0
+    projected: int = 0
+    first: int | None = None
+
+    def observe(self, update: Update) -> None:
+        """Take in one update."""
+        decision = update.result.alignment
+        self.updates += 1
+        self.skipped += not decision.apply
+        self.projected += decision.apply and decision.scale < 1.0
+        if self.first is None and (not decision.apply or decision.scale < 1.0):
+            self.first = self.updates
 
 
 @dataclass
@@ -55,15 +75,26 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     total = job.spec.stopping.environment_steps
     assert total is not None
     run = SingleProcess(job)
+    late: Late | None = None
+    chance: RandomSkips | None = None
     if trial.skip_rate is not None:
         generator = np.random.default_rng([trial.seed, POINTS])
+        rate = trial.skip_rate if trial.later_lag is None else 0.0
+        chance = RandomSkips(run.step.alignment, rate, generator)
         # mypy: the step needs no more of its controller than `step`.
-        run.step.alignment = RandomSkips(run.step.alignment, trial.skip_rate, generator)  # type: ignore[assignment]
+        run.step.alignment = chance  # type: ignore[assignment]
     environment = make_vector_environment(job.spec.workload, environments=trial.episodes)
     counts = Counts()
     returns: list[float] = []
     for update in run.updates():
         counts.observe(update, update.environment_steps / total)
+        if late is not None:
+            late.observe(update)
+        elif trial.later_lag is not None and update.environment_steps >= total / 2:
+            late = Late(counts.skipped + counts.projected)
+            run.fall_behind(trial.later_lag)
+            if chance is not None and trial.skip_rate is not None:
+                chance.rate = trial.skip_rate
         while (
             len(returns) < POINTS
             and update.environment_steps >= total * (len(returns) + 1) / POINTS
@@ -89,5 +120,6 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         "updates": counts.updates,
         "skipped": counts.skipped / counts.updates,
         "projected": counts.projected / counts.updates,
+        "late": None if late is None else asdict(late),
         "seconds": round(time.perf_counter() - started, 2),
     }

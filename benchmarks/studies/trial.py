@@ -51,7 +51,8 @@ ACROBOT = Task("Acrobot-v1", "acrobot.yaml", 500_000, 20_000, -500.0, -400.0, 18
 class Trial:
     """One run: `manifest` is resolved YAML; `skip_rate` replaces alignment control by chance.
 
-    `episodes`: of each of its evaluations.
+    `episodes`: of each of its evaluations. `later_lag`: versions of lag from the middle of the run
+    on; chance skips only from there on then.
     """
 
     task: Task
@@ -61,11 +62,12 @@ class Trial:
     manifest: str
     episodes: int
     skip_rate: float | None = None
+    later_lag: int | None = None
 
     @property
     def digest(self) -> str:
         """Of everything that decides the record, the code and torch's version included."""
-        own = (self.manifest, str(self.episodes), repr(self.skip_rate))
+        own = (self.manifest, str(self.episodes), repr(self.skip_rate), repr(self.later_lag))
         parts = (*own, _code(), version("torch"))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
@@ -79,6 +81,7 @@ def make_trial(
     seed: int,
     quick: bool,
     skip_rate: float | None = None,
+    later_lag: int | None = None,
 ) -> Trial:
     """The task's example manifest with `settings` (path=value below spec), `lag` versions late."""
     steps = task.quick_steps if quick else task.steps
@@ -90,7 +93,7 @@ def make_trial(
     ]
     manifest = dump_manifest(load_manifest(EXAMPLES / task.manifest, overrides))
     episodes = QUICK_EPISODES if quick else EPISODES
-    return Trial(task, arm, lag, seed, manifest, episodes, skip_rate)
+    return Trial(task, arm, lag, seed, manifest, episodes, skip_rate, later_lag)
 
 
 @cache

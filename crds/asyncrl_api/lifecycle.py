@@ -96,7 +96,8 @@ class Checkpoint(Model):
 
     interval_versions: int | None = option(
         200,
-        "Save every so many policy versions; null for off.",
+        "Save every so many policy versions; null for off. With exact staleness (max 0 or inject) "
+        "each save restarts the episodes.",
         unit="policy versions",
         ge=1,
         le=10**9,
@@ -104,7 +105,8 @@ class Checkpoint(Model):
     )
     interval_seconds: int | None = option(
         None,
-        "Save when this much time has passed since the last; null for off.",
+        "Save when this much time has passed since the last; null for off. With exact staleness "
+        "(max 0 or inject) a run depends on the clock then, as each save restarts the episodes.",
         unit="seconds",
         ge=1,
         le=10**9,

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from asyncrl_api.manifest import load_manifest
 from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 from benchmarks.figures import FIGURES, draw
 from benchmarks.options import Options
-from benchmarks.studies import guard, pool, signature, unprotected
+from benchmarks.single_process import SingleProcess
+from benchmarks.studies import guard, pool, rise, signature, unprotected
 from benchmarks.studies.plain import CLASSIC, PLAIN, random_skips
 from benchmarks.studies.random_skips import RandomSkips
 from benchmarks.studies.runner import run_trial
@@ -132,3 +134,55 @@ def _record(trial: Trial) -> dict[str, object]:
         "projected": 0.05,
         "seconds": 1.0,
     }
+
+
+def test_a_run_falls_behind_in_its_middle_version_by_version() -> None:
+    trial = small(PLAIN, lag=0)
+    job = load_manifest(trial.manifest)
+    run = SingleProcess(job)
+    late = []
+    for index, update in enumerate(run.updates()):
+        late.append((update.result.staleness.mean, update.result.staleness.max))
+        if index == 4:
+            run.fall_behind(3)
+    assert late[:5] == [(0.0, 0)] * 5
+    assert late[5:8] == [(1.0, 1), (2.0, 2), (3.0, 3)]
+    assert len(late) > 9 and set(late[8:]) == {(3.0, 3)}
+    with pytest.raises(ValueError, match="less than 3"):
+        run.fall_behind(2)
+
+
+def test_what_control_does_after_a_rise_is_counted_from_the_rise_on() -> None:
+    classic = run_trial(small(CLASSIC, lag=0, later_lag=4))
+    late = classic["late"]
+    assert 0 < late["updates"] < classic["updates"]
+    assert 1 <= late["first"] <= late["updates"]
+    everything = round((classic["skipped"] + classic["projected"]) * classic["updates"])
+    assert late["touched_before"] + late["skipped"] + late["projected"] == everything
+    assert run_trial(small(PLAIN, lag=0))["late"] is None
+
+
+def test_chance_imitates_only_what_was_skipped_after_the_rise() -> None:
+    chance = run_trial(small(PLAIN, lag=0, later_lag=4, skip_rate=1.0))
+    late = chance["late"]
+    assert late["touched_before"] == 0
+    assert late["skipped"] == late["updates"]
+
+
+def test_the_study_of_a_rise_becomes_a_table(tmp_path: Path) -> None:
+    options = Options(quick=True, partial=tmp_path)
+    planned = rise.trials(options)
+    models = [{**_record(trial), "late": _LATE} for trial in planned]
+    for trial in [*planned, *rise.imitations(models, options)]:  # type: ignore[arg-type]
+        late = None if trial.later_lag is None else _LATE
+        (tmp_path / f"{trial.digest}.json").write_text(json.dumps(_record(trial) | {"late": late}))
+    data = json.loads(json.dumps(rise.run(options)))
+    blocks = [block for block in rise.table(data).split("\n\n") if block.startswith("|")]
+    assert len(blocks) == len(rise.STACKS)
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert "| the guard (auto) | 400 [400, 400]" in blocks[0]
+    assert "| 7 (7 to 7), in 2 of 2 | 4 | 10.0%, 20.0% |" in blocks[0]
+
+
+_LATE = {"touched_before": 2, "updates": 50, "skipped": 5, "projected": 10, "first": 7}
