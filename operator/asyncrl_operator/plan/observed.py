@@ -208,8 +208,6 @@ class Observed:
     jobs: Mapping[Role, RoleJob] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
     report: Report | None = None
-    certificates_end: datetime | None = None
-    """When the first of the job's certificates ends; None where there are none."""
     last_word: LearnerReport | None = None
     """What the newest learner that ended said at its end; its pod may be gone already."""
     manifest: str | None = None
