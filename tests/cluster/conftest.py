@@ -14,13 +14,13 @@ from cluster.control_plane import ControlPlane
 from cluster.helm import helm as helm
 from cluster.kubectl import Kubectl, install_crd
 from cluster.kwok import Kwok
-from cluster.network import Unavailable, require_node
+from cluster.network import Unavailable
 from cluster.node import Node
 
 TIMEOUT = 1200
 """Seconds for one test with its fixtures, of which the first may start a node and load images."""
 
-PODS = {"machine", "node", "base_image", "worker_image", "operator_image"}
+PODS = {"node", "base_image", "worker_image", "operator_image"}
 """Fixtures of the tests that run real pods."""
 
 ONLY_OURS = f"needs a cluster of its own, and {EXISTING} names another"
@@ -60,12 +60,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def control_plane(cluster: Cluster) -> ControlPlane:
     """An API server with etcd, controllers and scheduler."""
     return cluster.control_plane
-
-
-@pytest.fixture(scope="session")
-def machine() -> None:
-    """This machine can run nodes. Skips where it cannot; on CI it fails."""
-    _or_skip(require_node)
 
 
 @pytest.fixture(scope="session")
