@@ -89,13 +89,11 @@ SUSPENDED = {
 }
 
 
-def operator(
-    api: Taking, resource: Object = SUSPENDED, metrics: OperatorMetrics | None = None
-) -> tuple[Reconciler, Children]:
+def operator(api: Taking, metrics: OperatorMetrics | None = None) -> tuple[Reconciler, Children]:
     """One that has just started, with what its watches bring."""
     queue: list[Any] = []
     jobs = Jobs(queue.append)
-    jobs.seen(resource)
+    jobs.seen(SUSPENDED)
     children = Children(cast(Api, api), (None,), queue.append)
     reports = Reports(1.0, queue.append)
     metrics = metrics or OperatorMetrics()
@@ -128,47 +126,6 @@ def test_a_job_that_is_deleted_meanwhile_is_no_failure(status: int, fails: bool)
         asyncio.run(story())
 
 
-class Refusing(Taking):
-    """An API server that takes everything but the Job of one role, and keeps what it took."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self.refused = f"job-{role}"
-        self.made: list[str] = []
-
-    async def create(
-        self, kind: Any, namespace: str, document: Object, *_: Any, dry_run: bool = False, **__: Any
-    ) -> Object:
-        name = document["metadata"].get("name", "")
-        if name == self.refused:
-            raise ApiError(422, "Invalid", "spec.template.spec.tolerations[0].operator: wrong")
-        if not dry_run and document["kind"] != "Event":
-            self.made.append(f"{document['kind']} {name}")
-        return document
-
-
-NEW = {
-    **SUSPENDED,
-    "spec": {"workload": {"gymnasium": {"id": "CartPole-v1"}}},
-}
-
-
-def test_no_job_of_a_role_is_made_before_all_can_be() -> None:
-    async def story() -> Refusing:
-        api = Refusing("actor")
-        reconciler, _ = operator(api, NEW)
-        await reconciler.reconcile(KEY)
-        await reconciler.reconcile(KEY)
-        return api
-
-    api = asyncio.run(story())
-    assert api.made == []
-    (status,) = api.statuses
-    (accepted,) = [c for c in status["conditions"] if c["type"] == "Accepted"]
-    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
-    assert "job-actor: spec.template.spec.tolerations[0].operator" in accepted["message"]
-
-
 def test_the_depth_of_the_queue_is_shown_while_every_worker_is_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -179,7 +136,7 @@ def test_the_depth_of_the_queue_is_shown_while_every_worker_is_busy(
 
     async def story() -> None:
         metrics = OperatorMetrics()
-        reconciler, _ = operator(Taking(), metrics=metrics)
+        reconciler, _ = operator(Taking(), metrics)
         queue = WorkQueue(asyncio.get_running_loop().time)
         work = asyncio.create_task(reconciler.run(queue))
         for number in range(WORKERS + 3):
