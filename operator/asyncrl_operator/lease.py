@@ -107,7 +107,10 @@ class Lease:
         """Whether its pod was deleted, or ended and stayed, as an evicted one does."""
         if "_" in holder:
             return False
-        pod = await self._api.get(POD, self._namespace, holder)
+        try:
+            pod = await self._api.get(POD, self._namespace, holder)
+        except ApiError:
+            return False  # nobody knows, or we may not ask: it is waited for
         return pod is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     async def _write(self, known: Object | None, *, new: bool) -> None:

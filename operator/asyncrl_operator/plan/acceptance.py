@@ -44,17 +44,28 @@ def accept(resource: Mapping[str, Any], observed: Observed, *, over: bool) -> Ac
 
 def _immutable(job: AsyncRLJob, observed: Observed) -> Note | None:
     """The API server compares all but what has no schema, such as the keyword arguments."""
+    known = _known(observed)
+    if known is None:
+        return None
+    changes = immutable_changes(known.spec, job.spec)
+    return Note(Reason.IMMUTABLE_FIELD, "; ".join(map(str, changes))) if changes else None
+
+
+def _known(observed: Observed) -> AsyncRLJob | None:
+    """The job that the roles read; None where somebody has made it unreadable."""
     if observed.manifest is None:
         return None
-    changes = immutable_changes(load_manifest(observed.manifest).spec, job.spec)
-    return Note(Reason.IMMUTABLE_FIELD, "; ".join(map(str, changes))) if changes else None
+    try:
+        return load_manifest(observed.manifest)
+    except ManifestError:
+        return None
 
 
 def _accepted_before(resource: Mapping[str, Any], observed: Observed) -> AsyncRLJob | None:
     """The job that the roles read, as they were told to end, wait and be counted now."""
-    if observed.manifest is None:
+    job = _known(observed)
+    if job is None:
         return None
-    job = load_manifest(observed.manifest)
     document = job.document()
     document["spec"]["runPolicy"] = resource["spec"].get("runPolicy") or {}
     try:

@@ -106,6 +106,35 @@ def test_a_job_that_ends_completes_and_is_cleaned_up() -> None:
     assert life.step(80).delete_job
 
 
+def test_a_refused_job_that_has_nothing_running_stays_without() -> None:
+    life = Life()
+    config = next(d for d in life.look().apply if d["kind"] == "ConfigMap")
+    life.observed = replace(life.observed, manifest=config["data"]["manifest.yaml"])
+    life.observed = replace(life.observed, refused=REFUSED)
+    assert not life.step().apply, "its ConfigMap was taken, and a Job not"
+
+
+def test_of_a_job_that_is_over_the_ttl_counts_also_where_nothing_is_left() -> None:
+    life = Life({"runPolicy": {"cleanPodPolicy": "All"}})
+    life.run()
+    life.end("learner-0", 0, COMPLETE)
+    life.step(20)
+    life.jobs.clear()
+    life.pods.clear()
+    edited(life, algorithm={"discount": 2}, runPolicy={"ttlSecondsAfterFinished": 60})
+    assert life.step(80).delete_job
+    assert (life.phase, life.known.reason) == ("Complete", "TargetReturnReached")
+
+
+def test_a_manifest_that_somebody_has_spoilt_is_written_again() -> None:
+    life = Life()
+    life.run()
+    life.observed = replace(life.observed, manifest="kind: AsyncRLJob\nspec: 7\n")
+    made = life.look(10)
+    assert "ConfigMap" in [document["kind"] for document in made.apply]
+    assert life.condition("Accepted") == ("True", "Valid")
+
+
 def test_what_is_over_says_what_it_has_seen_and_that_nothing_is_left() -> None:
     life = Life()
     life.run()

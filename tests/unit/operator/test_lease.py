@@ -18,6 +18,8 @@ class OneLease:
     def __init__(self) -> None:
         self.stored: Object | None = None
         self.pods = {name: {"status": {"phase": "Running"}} for name in ("first", "second")}
+        self.forbids = False
+        """Whether pods may not be asked for."""
         self.down = False
         self.hangs = False
         self._version = 0
@@ -30,6 +32,8 @@ class OneLease:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         await self._reached()
+        if kind == POD and self.forbids:
+            raise ApiError(403, "Forbidden", "")
         return self.pods.get(name) if kind == POD else deepcopy(self.stored)
 
     async def create(self, kind: Kind, namespace: str, document: Object, manager: str) -> Object:
@@ -117,6 +121,13 @@ def test_a_holder_whose_pod_is_gone_is_not_waited_for_as_long(
 
 def test_a_holder_outside_pods_has_no_pod_to_look_for(clock: Clock) -> None:
     assert asyncio.run(takeover(OneLease(), "laptop_1d2c", clock)) >= DURATION
+
+
+def test_who_may_not_ask_for_pods_waits(clock: Clock) -> None:
+    api = OneLease()
+    del api.pods["first"]
+    api.forbids = True
+    assert asyncio.run(takeover(api, "first", clock)) >= DURATION
 
 
 def test_what_is_given_back_is_taken_at_once(clock: Clock) -> None:
