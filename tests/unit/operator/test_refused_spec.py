@@ -133,11 +133,11 @@ class World:
         every = [status["conditions"] for status in self.api.statuses]
         return [c["status"] for conditions in every for c in conditions if c["type"] == "Accepted"]
 
-    def learner_runs(self) -> None:
-        """Its pod is there and ready."""
+    def learner(self, phase: str) -> None:
+        """Its pod is there, and ready while it runs."""
         job = self.api.stored["Job", "job-learner"]
         owner = {"kind": "Job", "name": "job-learner", "controller": True}
-        ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        ready = {"type": "Ready", "status": "True" if phase == "Running" else "False"}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -151,7 +151,7 @@ class World:
                 "ownerReferences": [owner | {"uid": job["metadata"]["uid"]}],
             },
             "spec": {"nodeName": "node"},
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [ready]},
+            "status": {"phase": phase, "podIP": "10.0.0.1", "conditions": [ready]},
         }
         self.children.learn(POD, pod)
 
@@ -199,19 +199,24 @@ def test_what_runs_is_not_taken_away_for_what_would_be_refused() -> None:
     asyncio.run(story())
 
 
+async def without_actors() -> World:
+    """A later operator finds that a Job has gone, and a webhook that lets none be made."""
+    world = World()
+    world.write()
+    await world.look()
+    del world.api.stored["Job", "job-actor"]
+    later = World(world.api)
+    later.write()
+    for (kind, _), document in world.api.stored.items():
+        later.children.learn(KINDS[kind], document)
+    later.api.broken = True
+    return later
+
+
 def test_a_refusal_that_stays_is_told_at_once_and_tried_again_later() -> None:
     async def story() -> None:
-        world = World()
-        world.write()
-        await world.look()
-        # A later operator finds that a Job has gone, and a webhook that lets none be made.
-        del world.api.stored["Job", "job-actor"]
-        later = World(world.api)
-        later.write()
-        for (kind, _), document in world.api.stored.items():
-            later.children.learn(KINDS[kind], document)
-        later.learner_runs()
-        later.api.broken = True
+        later = await without_actors()
+        later.learner("Running")
         assert await later.look(1) == later.now, "to tell it"
         tried = later.api.tried
         again = await later.look()
@@ -220,5 +225,16 @@ def test_a_refusal_that_stays_is_told_at_once_and_tried_again_later() -> None:
         assert again > later.now, "not again and again"
         assert later.api.tried == tried + 1
         assert later.reports.target is not None, "the learner is asked for its report all the same"
+
+    asyncio.run(story())
+
+
+def test_what_is_lost_ends_while_something_else_is_refused() -> None:
+    async def story() -> None:
+        later = await without_actors()
+        later.learner("Failed")
+        await later.look(1)
+        assert later.api.statuses[-1]["attempt"] == 1
+        assert "job-learner" not in later.api.jobs(), "it makes room for the next"
 
     asyncio.run(story())
