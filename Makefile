@@ -6,6 +6,8 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOB    ?= examples/cartpole.yaml
+# Processes that run tests; most of them wait for others more than they compute.
+TESTERS ?= 2
 
 # Numerical libraries with more threads than CPUs spin against each other.
 export OMP_NUM_THREADS ?= 1
@@ -56,7 +58,7 @@ parts: $(READY)  ## build the parts of the cluster of the tests, once, into ~/.c
 	PYTHONPATH=tests $(RUN)/python -m cluster build
 
 unit: $(READY)   ## all tests, training, faults and real pods included
-	$(RUN)/python -m pytest $(ARGS)
+	$(RUN)/python -m pytest -n $(TESTERS) $(ARGS)
 
 pods: $(READY) parts  ## only the tests with real pods: a node, images, Helm, training; root on Linux
 	$(RUN)/python -m pytest -m pods $(ARGS)

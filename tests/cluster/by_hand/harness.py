@@ -156,13 +156,14 @@ class World:
     async def until(
         self, name: str, holds: Callable[[JobStatus], Any], what: str, seconds: float = 60.0
     ) -> JobStatus:
-        """Wait until the status is as it should be."""
+        """Wait until the status is as it should be; the kubelet then knows the pods of it."""
         status = JobStatus()
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     status = await self.status(name)
                     if holds(status):
+                        await self.kubelet.caught_up()
                         return status
                     if self._operator is not None and not self.may_die:
                         self._operator.check()

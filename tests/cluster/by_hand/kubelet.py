@@ -38,6 +38,7 @@ class HandKubelet:
     def __init__(self, api: Api, namespace: str, address: str, selector: str = ROLE) -> None:
         self._api = api
         self._namespace = namespace
+        self._selector = selector
         self._address = address
         self._node = f"hand-{namespace}"
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +87,20 @@ class HandKubelet:
                 return value
         except TimeoutError:
             line = f"not within {seconds:g} s: {what}; pods: {self.describe()}"
+            raise AssertionError(line) from None
+
+    async def caught_up(self, seconds: float = 60.0) -> None:
+        """Wait until `pods` is what the API server has: a watch may be behind the operator's."""
+        try:
+            async with asyncio.timeout(seconds):
+                query: dict[str, str | int] = {"labelSelector": self._selector}
+                while True:
+                    page = await self._api.list(POD, self._namespace, query)
+                    if _versions(page["items"]) == _versions(self._informer.all()):
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            line = f"the watch of pods is behind for {seconds:g} s: {self.describe()}"
             raise AssertionError(line) from None
 
     def describe(self) -> list[str]:
@@ -237,6 +252,10 @@ class HandKubelet:
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
+
+
+def _versions(pods: list[Object]) -> set[tuple[str, str]]:
+    return {(pod["metadata"]["uid"], pod["metadata"]["resourceVersion"]) for pod in pods}
 
 
 def _node(name: str) -> Object:
