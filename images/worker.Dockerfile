@@ -3,22 +3,23 @@
 # Any base with Python 3.11 to 3.13 and its venv module will do.
 ARG BASE=docker.io/library/python:3.11-slim
 
-# What to install, and nothing else of pyproject.toml: so its other changes keep the large layer.
+# The versions to install, and nothing else of the project: so other changes keep the large layer.
 FROM ${BASE} AS requirements
-COPY pyproject.toml images/requirements.py /
-RUN python3 /requirements.py /pyproject.toml worker > /requirements.txt
+RUN python3 -m venv /tmp/installer && /tmp/installer/bin/pip install --quiet --no-cache-dir uv
+COPY pyproject.toml constraints.txt /
+RUN export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt && \
+    /tmp/installer/bin/uv pip compile --quiet --no-cache --python python3 --extra worker \
+        --no-header --no-annotate --constraint /constraints.txt --output-file /requirements.txt /pyproject.toml
 
 FROM ${BASE}
 COPY --from=requirements /requirements.txt /opt/asyncrl/
-COPY constraints.txt /opt/asyncrl/
 # Bytecode is made here, because the root file system is read-only later.
 RUN export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt && \
     python3 -m venv /tmp/installer && \
     /tmp/installer/bin/pip install --quiet --no-cache-dir uv && \
     python3 -m venv --without-pip /opt/asyncrl && \
     /tmp/installer/bin/uv pip install --quiet --no-cache --python /opt/asyncrl/bin/python --compile-bytecode \
-        --requirement /opt/asyncrl/requirements.txt \
-        --constraint /opt/asyncrl/constraints.txt && \
+        --requirement /opt/asyncrl/requirements.txt && \
     rm -rf /tmp/installer && \
     echo 'asyncrl:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd
 
