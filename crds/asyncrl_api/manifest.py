@@ -82,9 +82,9 @@ def validate(document: Document) -> AsyncRLJob:
         raise ManifestError(problems_of(error, root)) from None
 
 
-def dump_manifest(job: AsyncRLJob) -> str:
-    """The job as YAML with every default, without status; `load_manifest` gives the same job."""
-    return dump_document(job.document())
+def dump_manifest(job: AsyncRLJob, *, defaults: bool = True) -> str:
+    """The job as YAML, with every default or with none; `load_manifest` gives the same job."""
+    return dump_document(job.document(defaults=defaults))
 
 
 def set_path(document: Document, assignment: str) -> None:

@@ -20,6 +20,11 @@ class Reason(StrEnum):
     VALID = "Valid", "The manifest keeps every rule."
     INVALID_SPEC = "InvalidSpec", "The manifest breaks a rule; the message names the field."
     NAME_TAKEN = "NameTaken", "An object that the job needs exists and is not the job's."
+    OBJECT_REFUSED = (
+        "ObjectRefused",
+        "The cluster refuses an object of the job, by quota, policy or a missing right; the "
+        "message says which.",
+    )
     IMMUTABLE_FIELD = "ImmutableField", "A field was changed that cannot change in a job's life."
 
     # Running, Suspended, Restarting

@@ -165,6 +165,11 @@ class AsyncRLJob(Model):
         """metadata.name."""
         return self.metadata.name
 
-    def document(self) -> dict[str, Any]:
-        """The manifest as a mapping with every default, without status, in YAML names."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"status"})
+    def document(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The manifest as a mapping with every default, or with none; no status; YAML names.
+
+        Without defaults it is what every version of the API with these fields reads as this job.
+        """
+        return self.model_dump(
+            mode="json", by_alias=True, exclude={"status"}, exclude_defaults=not defaults
+        )

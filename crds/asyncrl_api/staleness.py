@@ -33,3 +33,8 @@ class Staleness(Model):
         ge=0,
         le=1024,
     )
+
+    @property
+    def exact(self) -> bool:
+        """Whether every batch is exactly so late, and so every actor has its place in it."""
+        return self.inject is not None or self.max == 0

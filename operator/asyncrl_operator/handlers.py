@@ -34,7 +34,8 @@ async def run_kopf(
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.event(GROUP, VERSION, ASYNCRLJOB.plural, registry=registry)
-    def seen(event: Any, **_: Any) -> None:
+    async def seen(event: Any, **_: Any) -> None:
+        # In the loop: kopf runs what is no coroutine in a thread, and the queue is of the loop.
         resource = {**event["object"]}
         resource.setdefault("kind", ASYNCRLJOB.name)
         resource.setdefault("apiVersion", ASYNCRLJOB.api_version)

@@ -87,20 +87,20 @@ class Jobs:
             self._stuck = bool(missed)
 
     async def list(self, api: Api, namespaces: Sequence[str | None]) -> dict[Key, Object]:
-        """List all jobs once, and look at each of them again."""
+        """List all jobs once, and look at each of them again.
+
+        One of several namespaces may be deleted, and with it the right to list what was in it.
+        """
         before = dict(self._jobs)
         found: dict[Key, Object] = {}
         for namespace in namespaces:
-            query: dict[str, str | int] = {"limit": PAGE}
-            while True:
-                page = await api.list(ASYNCRLJOB, namespace, query)
-                for item in page["items"]:
-                    item["kind"], item["apiVersion"] = ASYNCRLJOB.name, ASYNCRLJOB.api_version
-                    found[key_of(item)] = item
-                more = page["metadata"].get("continue")
-                if not more:
-                    break
-                query["continue"] = more
+            try:
+                found |= await _list(api, namespace)
+            except ApiError as error:
+                if error.status != 403 or namespace is None:
+                    raise
+                log.warning('event=namespace_unseen namespace=%s error="%s"', namespace, error)
+                found |= {key: item for key, item in before.items() if key[0] == namespace}
         for key in before.keys() - found.keys():
             if self._jobs.get(key) is before[key]:
                 self._forget(key)
@@ -127,6 +127,20 @@ class Jobs:
             return False
         told = self._told.get(key)
         return told is None or newer(item, told)
+
+
+async def _list(api: Api, namespace: str | None) -> dict[Key, Object]:
+    found: dict[Key, Object] = {}
+    query: dict[str, str | int] = {"limit": PAGE}
+    while True:
+        page = await api.list(ASYNCRLJOB, namespace, query)
+        for item in page["items"]:
+            item["kind"], item["apiVersion"] = ASYNCRLJOB.name, ASYNCRLJOB.api_version
+            found[key_of(item)] = item
+        more = page["metadata"].get("continue")
+        if not more:
+            return found
+        query["continue"] = more
 
 
 def key_of(resource: Object) -> Key:

@@ -46,9 +46,9 @@ class Lease:
         holder: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.name = name
         self._api = api
-        self._namespace = namespace
-        self._name = name
+        self.namespace = namespace
         self._holder = holder
         self._clock = clock
         self._seen: tuple[str, float] = ("", 0.0)
@@ -69,13 +69,13 @@ class Lease:
                 async with asyncio.timeout(self._renewed + GIVE_UP - self._clock()):
                     mine = await self._take()
             if not mine and self._clock() >= self._renewed + GIVE_UP:
-                raise LeaseLost(f"the Lease {self._name} was not renewed for {GIVE_UP:.0f} s")
+                raise LeaseLost(f"the Lease {self.name} was not renewed for {GIVE_UP:.0f} s")
 
     async def release(self) -> None:
         """Give it back, so that another need not wait for it to expire."""
         with suppress(ApiError, TimeoutError):
             async with asyncio.timeout(RETRY):
-                known = await self._api.get(LEASE, self._namespace, self._name)
+                known = await self._api.get(LEASE, self.namespace, self.name)
                 if known is not None and known["spec"].get("holderIdentity") == self._holder:
                     known["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                     await self._api.replace(LEASE, known)
@@ -84,11 +84,11 @@ class Lease:
         """Take or renew it if that is allowed; False to try again."""
         began = self._clock()
         try:
-            known = await self._api.get(LEASE, self._namespace, self._name)
+            known = await self._api.get(LEASE, self.namespace, self.name)
             holder = "" if known is None else known["spec"].get("holderIdentity") or ""
             if known is not None and holder not in ("", self._holder):
                 if self._renewed:
-                    raise LeaseLost(f"the Lease {self._name} was taken by {holder}")
+                    raise LeaseLost(f"the Lease {self.name} was taken by {holder}")
                 version = str(known["metadata"]["resourceVersion"])
                 if self._seen[0] != version:
                     self._seen = (version, began)
@@ -108,7 +108,7 @@ class Lease:
         if "_" in holder:
             return False
         try:
-            pod = await self._api.get(POD, self._namespace, holder)
+            pod = await self._api.get(POD, self.namespace, holder)
         except ApiError:
             return False  # nobody knows, or we may not ask: it is waited for
         return pod is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
@@ -130,7 +130,7 @@ class Lease:
         document = {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.name,
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": spec,
         }
-        await self._api.create(LEASE, self._namespace, document, MANAGER)
+        await self._api.create(LEASE, self.namespace, document, MANAGER)

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +17,16 @@ from pathlib import Path
 from kubernetes.aio.config import ConfigException
 
 from asyncrl_operator import logs
-from asyncrl_operator.children import Children
 from asyncrl_operator.endpoint import endpoint
-from asyncrl_operator.handlers import run_kopf
-from asyncrl_operator.jobs import Jobs
-from asyncrl_operator.kube.client import ASYNCRLJOB, Api, ApiError
+from asyncrl_operator.kube.client import Api, ApiError
 from asyncrl_operator.lease import Lease, LeaseLost
 from asyncrl_operator.metrics import OperatorMetrics
 from asyncrl_operator.plan.settings import DEFAULT_WORKER_IMAGE, Settings
-from asyncrl_operator.reconcile import Reconciler
-from asyncrl_operator.reports import Reports
-from asyncrl_operator.workqueue import WorkQueue
+from asyncrl_operator.process import OperatorProcess, Unusable
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 RESTART_RULES_SINCE = (1, 35)
 """Kubernetes versions from which containers can be restarted by exit code."""
-SERVED_SECONDS = 1.0
-TOLD_SECONDS = 30.0
 LEVELS = ("debug", "info", "warning", "error")
 
 log = logging.getLogger("asyncrl.operator")
@@ -54,8 +46,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """The options; every one has an environment variable, which Helm sets."""
-    environment = os.environ
+    """The options of the command line; argparse ends the process where they are wrong."""
     parser = argparse.ArgumentParser(
         prog="asyncrl-operator",
         description="Runs AsyncRLJobs on the cluster of KUBECONFIG, or on the one it is a pod of.",
@@ -66,12 +57,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         action="append",
         default=None,
         metavar="NS",
-        help="only this namespace, repeatable; all without (ASYNCRL_NAMESPACES, by commas)",
+        help="only this namespace, repeatable; all without",
     )
     parser.add_argument(
         "--worker-image",
-        default=environment.get("ASYNCRL_WORKER_IMAGE", DEFAULT_WORKER_IMAGE),
-        help="image of roles that name none (ASYNCRL_WORKER_IMAGE; %(default)s)",
+        default=DEFAULT_WORKER_IMAGE,
+        help="image of roles that name none; %(default)s",
     )
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     parser.add_argument("--metrics-host", default="0.0.0.0", help="%(default)s")
@@ -91,12 +82,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "others stand by; without, this one is taken to be the only one",
     )
     known = parser.parse_args(arguments)
-    given = environment.get("ASYNCRL_NAMESPACES", "")
-    namespaces = known.namespace or [name for name in given.split(",") if name]
     if known.report_interval <= 0:
         parser.error(f"--report-interval {known.report_interval}: must be greater than 0")
     return Options(
-        namespaces=tuple(dict.fromkeys(namespaces)),
+        namespaces=tuple(dict.fromkeys(known.namespace or ())),
         worker_image=known.worker_image,
         log_level=known.log_level,
         host=known.metrics_host,
@@ -109,11 +98,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 async def serve(
     options: Options, stop: asyncio.Event, metrics: OperatorMetrics | None = None
 ) -> None:
-    """Run until `stop`. Raises ApiError, ConfigException or OSError if it cannot begin."""
+    """Run until `stop`. Raises ApiError, ConfigException, OSError or Unusable if it cannot."""
     metrics = metrics or OperatorMetrics()
-    loop = asyncio.get_running_loop()
     kubeconfig = os.environ.get("KUBECONFIG") or None
-    namespaces: tuple[str | None, ...] = options.namespaces or (None,)
     async with await Api.connect(kubeconfig=kubeconfig, count=metrics.count_request) as api:
         version = await api.version()
         settings = Settings(
@@ -122,37 +109,10 @@ async def serve(
             report_interval=options.report_interval,
             restart_rules=version >= RESTART_RULES_SINCE,
         )
-        queue = WorkQueue(loop.time)
-        jobs = Jobs(queue.add)
-        children = Children(api, namespaces, queue.add)
-        reports = Reports(options.report_interval, queue.add)
-        reconciler = Reconciler(api, jobs, children, reports, metrics, settings)
-        watching, synced, leading = asyncio.Event(), asyncio.Event(), asyncio.Event()
         lease = None
         if options.lease is not None:
             lease = Lease(api, _own_namespace(), options.lease, _holder())
-
-        async def lead() -> None:
-            await synced.wait()
-            if lease is not None:
-                await lease.acquire()
-                log.info("event=leading lease=%s", options.lease)
-            metrics.leading.set(1)
-            leading.set()
-            await (stop.wait() if lease is None else lease.keep())
-
-        async def work() -> None:
-            # A decision from half a picture could make pods twice.
-            await children.synced()
-            await watching.wait()
-            synced.set()
-            log.info("event=ready")
-            await leading.wait()
-            if lease is not None:
-                # What the holder before wrote last may not have come by the watch yet.
-                await jobs.list(api, namespaces)
-            await reconciler.run(queue)
-
+        process = OperatorProcess(api, settings, metrics, stop, lease)
         log.info(
             "event=started kubernetes=%d.%d namespaces=%s worker_image=%s",
             *(*version, ",".join(options.namespaces) or "all", options.worker_image),
@@ -161,57 +121,10 @@ async def serve(
             options.host,
             options.metrics_port,
             metrics.registry,
-            health=lambda: (children.health() or jobs.health()) if synced.is_set() else None,
-            ready=synced.is_set,
+            health=process.health,
+            ready=process.ready,
         ):
-            await _until_served(api, namespaces, stop)
-            parts = [
-                asyncio.create_task(children.run(), name="children"),
-                asyncio.create_task(run_kopf(jobs, namespaces, watching, stop), name="kopf"),
-                asyncio.create_task(jobs.resync(api, namespaces), name="resync"),
-                asyncio.create_task(lead(), name="lease"),
-                asyncio.create_task(work(), name="reconciler"),
-                asyncio.create_task(stop.wait(), name="stop"),
-            ]
-            try:
-                done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-                for part in done:
-                    part.result()
-            finally:
-                stop.set()
-                for part in parts:
-                    part.cancel()
-                await asyncio.gather(*parts, return_exceptions=True)
-                await reports.close()
-                if lease is not None:
-                    await lease.release()
-
-
-class Unusable(Exception):
-    """The operator cannot work on this cluster as it is; one line with the remedy."""
-
-
-async def _until_served(api: Api, namespaces: Sequence[str | None], stop: asyncio.Event) -> None:
-    """Wait until the API server knows AsyncRLJobs: Helm makes the definition and us at once."""
-    told = 0.0
-    for namespace in namespaces:
-        while not stop.is_set():
-            try:
-                await api.list(ASYNCRLJOB, namespace, {"limit": 1})
-                break
-            except ApiError as error:
-                if error.status == 403:
-                    where = "in all namespaces" if namespace is None else f"in {namespace}"
-                    line = f"may not list AsyncRLJobs {where}; grant it, or choose --namespace"
-                    raise Unusable(line) from error
-                if error.status != 404:
-                    raise
-            if time.monotonic() - told > TOLD_SECONDS:
-                told = time.monotonic()
-                log.warning(
-                    'event=waiting for="the CustomResourceDefinition of AsyncRLJob; install it"'
-                )
-            await asyncio.sleep(SERVED_SECONDS)
+            await process.run(options.namespaces or (None,))
 
 
 def _own_namespace() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable
 
@@ -52,15 +53,23 @@ class Nodes:
 
 
 WELL = ("Ready", "Healthy")
-"""Ends of the names of conditions that are good; every other is a complaint."""
+"""Ends of the names of conditions that are good."""
+ILL = re.compile(
+    "Pressure|Unavailable|Unhealthy|NotReady|Problem|Error|Fail|Fault|Deadlock|Readonly|ReadOnly"
+    "|Corrupt|Frequent|Lost|Missing|Inactive|Flapping|Offline|Degraded|Hang|Hung|Exceeded|Scheduled"
+    "|X[Ii][Dd]"
+)
+"""What the name of a condition says that is a complaint: Kubernetes' own, those of the node problem
+detector and of the clouds. Others tell what a node is, as EtcdIsVoter does on K3s."""
 
 
 def describe(node: Object) -> str:
     """What its conditions complain of; empty for a node that is well."""
     complaints = []
     for condition in (node.get("status") or {}).get("conditions") or []:
-        good = condition["type"].endswith(WELL)
-        if condition["status"] != ("True" if good else "False"):
+        ill = ILL.search(condition["type"]) is not None
+        good = not ill and condition["type"].endswith(WELL)
+        if (ill or good) and condition["status"] != ("True" if good else "False"):
             kind = f"Not{condition['type']}" if good else condition["type"]
             detail = condition.get("message") or condition.get("reason") or ""
             complaints.append(f"{kind}: {detail}".rstrip(": "))

@@ -130,7 +130,9 @@ class Reconciler:
         owner = Owner(metadata["name"], metadata["namespace"], metadata["uid"])
         memory = self._memories.get(key)
         if memory is not None and memory.uid != owner.uid:
+            # Deleted and made anew between two looks.
             self._forget(key)
+            self._metrics.forget(key)
             memory = None
         if memory is None:
             # Nothing is forgotten of a job that this operator has not seen yet: its learner may

@@ -14,6 +14,7 @@ from asyncrl_operator.children import Children
 from asyncrl_operator.kube.apply import is_applied, stamped, without_template
 from asyncrl_operator.kube.certificates import (
     RENEWED_BEFORE,
+    Files,
     files_of,
     first_end,
     issue,
@@ -42,7 +43,7 @@ log = logging.getLogger("asyncrl.operator")
 
 
 class Refused(Exception):
-    """An object of the job cannot be made for what is in it, or for its name."""
+    """An object of the job cannot be made for what is in it, its name, or the cluster's rules."""
 
     def __init__(self, note: Note) -> None:
         super().__init__(note.message)
@@ -67,7 +68,7 @@ class Writer:
         if end is not None and end - now > RENEWED_BEFORE:
             return
         files = issue(owner.name, now, memory.files)
-        await self._api.apply(SECRET, secret(owner, files), MANAGER)
+        await self._apply_secret(owner, files)
         memory.files = files
         log.info("event=certificates_issued")
 
@@ -78,7 +79,8 @@ class Writer:
 
         `successors` are Jobs whose names are taken for the moment.
         """
-        await self._secret(owner)
+        if await self._secret(owner) is None:
+            await self._apply_secret(owner, {}, dry_run=True)
         for document in documents:
             await self.apply(owner, document, dry_run=True)
         for document in successors:
@@ -98,6 +100,13 @@ class Writer:
         if known is not None:
             _check_owner(owner, known)
         return known
+
+    async def _apply_secret(self, owner: Owner, files: Files, *, dry_run: bool = False) -> None:
+        try:
+            await self._api.apply(SECRET, secret(owner, files), MANAGER, dry_run=dry_run)
+        except ApiError as error:
+            _raise_refusal(error, SECRET, owner.secret)
+            raise
 
     async def apply(self, owner: Owner, document: Object, *, dry_run: bool = False) -> None:
         """Make or change an object. Raises Refused for what cannot be right a little later."""
@@ -187,7 +196,8 @@ def _raise_refusal(error: ApiError, kind: Kind, name: str) -> None:
     """Raise Refused for what cannot be right a little later."""
     if error.status in (400, 403, 422) or "field not declared" in error.message:
         line = f"{kind.name} {name}: {error.message or error.reason}"
-        raise Refused(Note(Reason.INVALID_SPEC, line)) from error
+        reason = Reason.OBJECT_REFUSED if error.status == 403 else Reason.INVALID_SPEC
+        raise Refused(Note(reason, line)) from error
 
 
 def _check_owner(owner: Owner, known: Object) -> None:

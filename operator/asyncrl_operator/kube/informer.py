@@ -69,6 +69,8 @@ class Informer:
                 await self._watch()
                 delay = low
             except ApiError as error:
+                if error.status:
+                    self._heard()  # a refusal is an answer too
                 if error.status == 410:
                     self._version = None
                     continue

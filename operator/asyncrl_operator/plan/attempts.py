@@ -97,6 +97,8 @@ def _lost_learner(current: RoleJob, observed: Observed) -> Loss | None:
     missing = sorted(seen - {pod.index for pod in pods} - current.completed_indexes)
     if missing:
         return Loss(f"learner-{missing[0]}: its pod is gone")
+    if current.failed:
+        return Loss("learner-0: a pod was lost and replaced while the operator was away")
     return None
 
 

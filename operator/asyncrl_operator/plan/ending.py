@@ -72,7 +72,7 @@ def conclude(
     return (
         _too_many_failures(job, roles, observed)
         or _deadline(job, active_since, pre_running, now)
-        or _stalled(job, roles, observed, progressed, now)
+        or _stalled(job, roles, observed, progressed)
     )
 
 
@@ -145,18 +145,18 @@ def _stalled(
     roles: dict[Role, RoleStatus],
     observed: Observed,
     progressed: datetime | None,
-    now: datetime,
 ) -> Outcome | None:
     ready = all(roles[role].ready for role in ROLES)
     seconds = STALLS * job.spec.run_policy.stall_timeout_seconds
-    if progressed is None or not ready:
+    if progressed is None or observed.report is None or not ready:
         return None
     since = [progressed]
     for role in ROLES:
         # One that came back a moment ago has not stalled yet.
         pods = observed.current(role)
         since += sorted(p.ready_since for p in pods if p.ready and p.ready_since)[:1]
-    if (now - max(since)).total_seconds() < seconds:
+    # What became of the run since its last report nobody knows.
+    if (observed.report.received - max(since)).total_seconds() < seconds:
         return None
     message = (
         f"learner-0: no progress for {seconds} s while every role was ready; see the logs of the "

@@ -31,7 +31,12 @@ _SUSPENDED = (Reason.SUSPENDED_BY_USER, Reason.SUSPENDED_BY_STABILITY)
 
 REASONS: Mapping[tuple[ConditionType, ConditionStatus], tuple[Reason, ...]] = {
     ("Accepted", "True"): (Reason.VALID,),
-    ("Accepted", "False"): (Reason.INVALID_SPEC, Reason.IMMUTABLE_FIELD, Reason.NAME_TAKEN),
+    ("Accepted", "False"): (
+        Reason.INVALID_SPEC,
+        Reason.IMMUTABLE_FIELD,
+        Reason.NAME_TAKEN,
+        Reason.OBJECT_REFUSED,
+    ),
     ("Running", "True"): (Reason.ALL_ROLES_READY, Reason.TOO_FEW_ACTORS, Reason.STARTING),
     ("Running", "False"): (Reason.STARTING, *PROBLEMS, *_LOST, *_SUSPENDED, Reason.FINISHED),
     ("Suspended", "True"): _SUSPENDED,

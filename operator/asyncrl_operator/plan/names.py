@@ -62,7 +62,7 @@ class Owner:
 
     @property
     def manifest(self) -> str:
-        """Name of the ConfigMap with the resolved manifest."""
+        """Name of the ConfigMap with the manifest."""
         return f"{self.name}-manifest"
 
     @property

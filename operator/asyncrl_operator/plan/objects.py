@@ -65,7 +65,7 @@ def base_objects(job: AsyncRLJob, owner: Owner, settings: Settings) -> tuple[Obj
 
 
 def config_map(job: AsyncRLJob, owner: Owner) -> Object:
-    """The resolved manifest, as the roles read it."""
+    """The manifest, as the roles read it."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -75,9 +75,13 @@ def config_map(job: AsyncRLJob, owner: Owner) -> Object:
 
 
 def role_manifest(job: AsyncRLJob) -> str:
-    """The manifest without what only Kubernetes knows of its metadata."""
+    """The manifest without what only Kubernetes knows of its metadata, and without defaults.
+
+    The image of the roles may be older than the operator, and refuses a field that it does not
+    know: it gets one only where it is set to something.
+    """
     metadata = type(job.metadata)(name=job.metadata.name, namespace=job.metadata.namespace)
-    return dump_manifest(job.model_copy(update={"metadata": metadata}))
+    return dump_manifest(job.model_copy(update={"metadata": metadata}), defaults=False)
 
 
 def service(owner: Owner) -> Object:
@@ -180,15 +184,19 @@ ELASTIC = ("minReplicas", "maxReplicas")
 def template_hash(job: AsyncRLJob, role: Role) -> str:
     """What the user asks of a role's pods: another value means new pods.
 
-    The operator's own part of the template is not in it, so that a new version of the operator
-    leaves the runs alone that it finds.
+    The operator's own part of the template is not in it, nor what has its default, so that a new
+    version of the operator, with more fields, leaves the runs alone that it finds.
     """
-    spec = job.spec.model_dump(mode="json", by_alias=True)
+    spec = job.document(defaults=False)["spec"]
     hidden = NOT_READ_BY_ROLES if role == "learner" else NOT_READ_BY_ROLES + READ_BY_LEARNER
     read = {name: part for name, part in spec.items() if name not in hidden}
-    own = role_spec(job, role).model_dump(mode="json", by_alias=True)
+    own = role_spec(job, role).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     scaled = (*ELASTIC, "replicas") if role == "actor" else ELASTIC
-    return digest([read, {name: part for name, part in own.items() if name not in scaled}])
+    asked = [read, {name: part for name, part in own.items() if name not in scaled}]
+    if role == "parameter-server" and job.spec.staleness.exact:
+        # Each actor's place in every batch is fixed by how many there are.
+        asked.append(job.spec.actors.replicas)
+    return digest(asked)
 
 
 def with_running_image(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncrl_api import labels
@@ -58,26 +58,44 @@ def pod_template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": [
-            {
-                "key": f"node.kubernetes.io/{state}",
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": NODE_LOST_SECONDS,
-            }
-            for state in ("not-ready", "unreachable")
-        ],
         "containers": [_container(job, owner, role, attempt, settings)],
         "volumes": _volumes(job, owner, role),
     }
     if spec.priority_class_name is not None:
         pod["priorityClassName"] = spec.priority_class_name
     template = {"metadata": {"labels": owner.labels(role)}, "spec": pod}
-    merged = merge(template, spec.template)
+    merged = merge(template, _filled(spec.template))
     # What selects the pods and tells them apart is not the user's.
     merged["metadata"]["labels"] |= owner.labels(role)
     merged["spec"]["subdomain"] = owner.name
+    merged["spec"]["tolerations"] = _tolerations(merged["spec"].get("tolerations") or [])
     return merged
+
+
+def _filled(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The template without the parts that are written with nothing below: `labels:`."""
+    filled = {key: part for key, part in template.items() if part is not None}
+    if "metadata" in filled:
+        metadata = filled["metadata"]
+        filled["metadata"] = {key: part for key, part in metadata.items() if part is not None}
+    return filled
+
+
+def _tolerations(own: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The user's, and how long a pod stays on a lost node, unless the user says that too."""
+    told = {toleration.get("key") for toleration in own}
+    if None in told or "" in told:
+        return [*own]  # of everything
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": NODE_LOST_SECONDS,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+    return [*own, *(toleration for toleration in lost if toleration["key"] not in told)]
 
 
 def _container(

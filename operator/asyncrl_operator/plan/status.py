@@ -242,9 +242,13 @@ def with_numbers(status: JobStatus, observed: Observed) -> JobStatus:
     """The status with the numbers of the newest report; those of the last one stay without."""
     polled = None if observed.report is None else observed.report.report
     # Times are whole seconds: of the same one, the word that the learner left at its end is newer.
+    # They are of the clock of its node, which the next attempt may not share.
     candidates = [report for report in (observed.last_word, polled) if report is not None]
-    report = max(candidates, key=lambda report: report.time, default=None)
-    if report is None or (status.report_time is not None and report.time < status.report_time):
+    report = max(candidates, key=lambda report: (report.attempt, report.time), default=None)
+    if report is None:
+        return status
+    known = status.report_time
+    if report is not polled and known is not None and report.time < known:
         return status
     seen = observed.report.received if observed.report and report is polled else report.time
     same = status.progress_time is not None and _counters(report) == _counters(status)

@@ -38,6 +38,7 @@ class OneSecret:
         self.reads = 0
         self.writes = 0
         self.down = False
+        self.refuses = False
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         assert (kind, namespace, name) == (SECRET, OWNER.namespace, OWNER.secret)
@@ -48,6 +49,8 @@ class OneSecret:
         assert kind == SECRET
         if self.down:
             raise ApiError(503, "Unavailable", "")
+        if self.refuses:
+            raise ApiError(403, "Forbidden", "exceeded quota: secrets")
         self.writes += 1
         self.stored = deepcopy(document)
         return document
@@ -70,10 +73,10 @@ class Certified:
     def __init__(self) -> None:
         self.api = OneSecret()
         self.memory = Memory(OWNER.uid)
-        self._writer = Writer(cast(Api, self.api), cast(Children, None))
+        self.writer = Writer(cast(Api, self.api), cast(Children, None))
 
     def look(self, now: datetime) -> None:
-        asyncio.run(self._writer.certify(OWNER, self.memory, now))
+        asyncio.run(self.writer.certify(OWNER, self.memory, now))
 
 
 @pytest.fixture
@@ -167,3 +170,23 @@ def test_a_secret_of_somebody_else_is_left_alone() -> None:
         job.look(START)
     assert caught.value.note.reason == Reason.NAME_TAKEN
     assert job.api.writes == 0
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new job", "a job that runs"])
+def test_a_secret_that_the_cluster_refuses_is_said_before_anything_is_made(there: bool) -> None:
+    job = Certified()
+    if there:
+        job.look(START)
+        job.api.stored = None
+    job.api.refuses = True
+    with pytest.raises(Refused) as caught:
+        asyncio.run(job.writer.check(OWNER, [], []))
+    line = "Secret job-tls: exceeded quota: secrets"
+    assert (caught.value.note.reason, caught.value.note.message) == (Reason.OBJECT_REFUSED, line)
+    with pytest.raises(Refused):
+        job.look(START + READ_AGAIN)
+
+
+def test_a_secret_that_is_there_is_not_tried(job: Certified) -> None:
+    job.api.refuses = True
+    asyncio.run(job.writer.check(OWNER, [], []))

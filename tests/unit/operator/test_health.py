@@ -202,7 +202,7 @@ def test_the_operator_is_asked_for_every_watch_once_it_has_its_picture(
         stop.set()
 
     monkeypatch.setattr(Api, "connect", connect)
-    monkeypatch.setattr("asyncrl_operator.main.run_kopf", watch_jobs)
+    monkeypatch.setattr("asyncrl_operator.process.run_kopf", watch_jobs)
     monkeypatch.setattr("asyncrl_operator.main.endpoint", local)
     run(lambda: serve(parse([]), stop))
     first, not_ready, good, stuck, deaf = answers

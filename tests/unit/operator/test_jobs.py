@@ -78,3 +78,16 @@ def test_an_api_server_that_is_away_is_no_stuck_watch(monkeypatch: pytest.Monkey
     resync(jobs, monkeypatch, ApiError(0, "Unreachable", ""), ApiError(503, "Unavailable", ""))
     assert jobs.health() is None
     assert jobs.get(KEY) == job(5)
+
+
+def test_a_namespace_that_is_gone_hides_no_other() -> None:
+    forbidden = ApiError(403, "Forbidden", "no role in robots")
+    known = job(3)
+    known["metadata"]["namespace"] = "robots"
+    jobs = Jobs(lambda _: None)
+    jobs.seen(known)
+    api = Lists(forbidden, [job(5)])
+    found = asyncio.run(jobs.list(api, ["robots", "default"]))  # type: ignore[arg-type]
+    assert found == {KEY: job(5), ("robots", "job"): known}
+    with pytest.raises(ApiError, match="no role"):
+        asyncio.run(jobs.list(Lists(forbidden), [None]))  # type: ignore[arg-type]

@@ -231,6 +231,8 @@ def test_what_a_node_complains_of() -> None:
         {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "silent"},
         {"type": "MemoryPressure", "status": "False"},
         {"type": "GpuXid", "status": "True", "reason": "Xid79"},
+        {"type": "EtcdIsVoter", "status": "True", "reason": "MemberNotLearner"},
+        {"type": "KernelReady", "status": "True"},
     ]
     assert describe({"status": {"conditions": conditions}}) == "NotReady: silent; GpuXid: Xid79"
     good = ["AcceleratedHardwareReady", "GpuHealthy", "Ready"]

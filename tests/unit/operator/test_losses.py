@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.operator.worlds import Life, applied, at, deleted
+from unit.operator.worlds import VOLUME, Life, applied, at, deleted
 
 from asyncrl_api.exits import Note
 from asyncrl_operator.plan.losses import CAP, back_off
@@ -301,3 +301,22 @@ def test_so_did_a_parameter_server_beyond_its_own_limit() -> None:
 @pytest.mark.parametrize("losses", [0, 1, 2, 3, 7, 40, 10**6])
 def test_the_wait_never_shrinks_and_has_a_cap(losses: int) -> None:
     assert back_off(losses) <= back_off(losses + 1) <= CAP
+
+
+@pytest.mark.parametrize("volume", [True, False])
+def test_a_learner_that_was_replaced_while_the_operator_was_away_is_counted_and_told(
+    volume: bool,
+) -> None:
+    life = Life(VOLUME if volume else {"checkpoint": {}})
+    life.run()
+    # The Job controller's: another pod of the same Job, and of the lost one only a number is left.
+    life.add("learner")
+    life.jobs["learner"] = replace(life.jobs["learner"], failed=1)
+    made = life.step(30)
+    reason = "LearnerLost" if volume else "CheckpointGone"
+    assert life.condition("Restarting") == ("True", reason)
+    assert life.known.attempt == 1, "whose ranks begin together"
+    assert "job-learner" in deleted(made)
+    assert ("job-parameter-server" in deleted(made)) is not volume
+    (learner,) = (role for role in life.known.roles if role.name == "learner")
+    assert learner.disruptions == 1

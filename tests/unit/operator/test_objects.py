@@ -14,8 +14,20 @@ import pytest
 from unit.operator.worlds import SETTINGS, Life
 
 from asyncrl_api.document import dump_document, parse_documents
+from asyncrl_api.manifest import load_manifest
+from asyncrl_api.model import Model, option
+from asyncrl_api.spec import AsyncRLJob, AsyncRLJobSpec
+from asyncrl_operator.plan.names import ROLES
+from asyncrl_operator.plan.objects import role_manifest, template_hash
 
 GOLDEN = Path(__file__).parent / "golden"
+MANIFEST = """
+apiVersion: asyncrl.io/v1alpha1
+kind: AsyncRLJob
+metadata: {name: job}
+spec:
+  workload: {gymnasium: {id: CartPole-v1}}
+"""
 
 CASES: dict[str, dict[str, Any]] = {
     "least": {"checkpoint": {}},
@@ -171,3 +183,86 @@ def variables(life: Life) -> dict[str, Any]:
     containers = job["spec"]["template"]["spec"]["containers"]
     (own,) = [container for container in containers if container["name"] == "learner"]
     return {variable["name"]: variable.get("value") for variable in own["env"]}
+
+
+class Novelty(Model):
+    """A part of the spec that a later version has."""
+
+    weight: float = option(1.0, "Its weight.")
+
+
+class LaterSpec(AsyncRLJobSpec):
+    """The spec of a later version."""
+
+    novelty: Novelty = option(Novelty, "A part.")
+    hint: str | None = option(None, "Text.")
+
+
+class LaterJob(AsyncRLJob):
+    """The job of a later version."""
+
+    spec: LaterSpec = option(..., "What to train.")
+
+
+def test_fields_of_a_later_version_leave_what_runs_alone() -> None:
+    job = load_manifest(MANIFEST)
+    later = LaterJob.model_validate(job.model_dump())
+    assert role_manifest(later) == role_manifest(job), "an older image reads it"
+    for role in ROLES:
+        assert template_hash(later, role) == template_hash(job, role)
+    used = later.model_copy(update={"spec": later.spec.model_copy(update={"hint": "x"})})
+    assert role_manifest(used) != role_manifest(job)
+    assert template_hash(used, "learner") != template_hash(job, "learner")
+
+
+@pytest.mark.parametrize("sets", [[], ["spec.algorithm.name=impala", "spec.staleness.inject=4"]])
+def test_roles_read_the_same_job(sets: list[str]) -> None:
+    job = load_manifest(MANIFEST, ["spec.stopping.targetReturn=475", *sets])
+    assert load_manifest(role_manifest(job)).spec == job.spec
+
+
+@pytest.mark.parametrize(
+    ("staleness", "changes"),
+    [("max=4", False), ("max=0", True), ("inject=4", True), ("inject=0", True)],
+)
+def test_another_number_of_actors_is_another_plan_of_who_makes_which_fragment(
+    staleness: str, changes: bool
+) -> None:
+    job = load_manifest(MANIFEST, [f"spec.staleness.{staleness}"])
+    scaled = load_manifest(MANIFEST, [f"spec.staleness.{staleness}", "spec.actors.replicas=5"])
+    changed = {r for r in ROLES if template_hash(scaled, r) != template_hash(job, r)}
+    assert changed == ({"parameter-server"} if changes else set())
+
+
+def learner_pod(life: Life) -> dict[str, Any]:
+    jobs = [d for d in life.step().apply if d["kind"] == "Job"]
+    (found,) = [d for d in jobs if d["metadata"]["name"] == "job-learner"]
+    return found["spec"]["template"]
+
+
+EMPTY = [
+    {"metadata": None},
+    {"metadata": {"labels": None, "annotations": None}},
+    {"spec": None},
+    {"metadata": {"labels": {"team": None}}, "spec": {"nodeSelector": None, "tolerations": None}},
+]
+
+
+@pytest.mark.parametrize("template", EMPTY, ids=str)
+def test_parts_of_a_template_with_nothing_below_are_no_parts(template: dict[str, Any]) -> None:
+    life = Life({"learner": {"template": template}})
+    assert learner_pod(life) == learner_pod(Life())
+
+
+def test_pods_leave_a_lost_node_soon_whatever_else_they_tolerate() -> None:
+    def tolerations(own: list[dict[str, Any]]) -> dict[str | None, int | None]:
+        life = Life({"learner": {"template": {"spec": {"tolerations": own}}}})
+        found = learner_pod(life)["spec"]["tolerations"]
+        return {one.get("key"): one.get("tolerationSeconds") for one in found}
+
+    not_ready, unreachable = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
+    gpu = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert tolerations([gpu]) == {"nvidia.com/gpu": None, not_ready: 30, unreachable: 30}
+    own = {"key": not_ready, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+    assert tolerations([own]) == {not_ready: 5, unreachable: 30}
+    assert tolerations([{"operator": "Exists"}]) == {None: None}, "of everything, for ever"

@@ -89,10 +89,12 @@ SUSPENDED = {
 }
 
 
-def operator(api: Taking, metrics: OperatorMetrics | None = None) -> tuple[Reconciler, Children]:
+def operator(
+    api: Taking, metrics: OperatorMetrics | None = None, jobs: Jobs | None = None
+) -> tuple[Reconciler, Children]:
     """One that has just started, with what its watches bring."""
     queue: list[Any] = []
-    jobs = Jobs(queue.append)
+    jobs = jobs or Jobs(queue.append)
     jobs.seen(SUSPENDED)
     children = Children(cast(Api, api), (None,), queue.append)
     reports = Reports(1.0, queue.append)
@@ -149,5 +151,26 @@ def test_the_depth_of_the_queue_is_shown_while_every_worker_is_busy(
         assert metrics.registry.get_sample_value("asyncrl_operator_queue_depth") == 4
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_series_of_a_job_end_with_it_also_if_another_has_its_name_at_once() -> None:
+    def condition(metrics: OperatorMetrics, kind: str) -> float | None:
+        labels = {"namespace": "default", "name": "job", "condition": kind}
+        return metrics.registry.get_sample_value("asyncrl_job_condition", labels)
+
+    async def story() -> None:
+        metrics, jobs = OperatorMetrics(), Jobs(lambda _: None)
+        reconciler, _ = operator(Taking(), metrics, jobs)
+        ended = {"type": "Failed", "status": "True", "reason": "Stalled", "message": ""}
+        stamp = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+        jobs.seen({**SUSPENDED, "status": {"phase": "Failed", "conditions": [{**ended, **stamp}]}})
+        await reconciler.reconcile(KEY)
+        assert condition(metrics, "Failed") == 1
+        jobs.seen({**SUSPENDED, "metadata": {**SUSPENDED["metadata"], "uid": "another"}})
+        await reconciler.reconcile(KEY)
+        assert condition(metrics, "Failed") is None
+        assert condition(metrics, "Accepted") == 1
 
     asyncio.run(story())

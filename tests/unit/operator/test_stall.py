@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unit.operator.worlds import Life, at, with_report
+from unit.operator.worlds import SETTINGS, Life, at, with_report
+
+from asyncrl_api.status import TrainingStatus
+from asyncrl_operator.plan.observed import Report
 
 
 def stuck() -> Life:
@@ -65,3 +68,34 @@ def test_another_operator_goes_on_counting() -> None:
     with_report(life, received=30)
     life.step(30)
     assert (life.phase, life.known.reason) == ("Failed", "Stalled")
+
+
+def test_reports_that_come_seldom_are_waited_for() -> None:
+    life = Life({"runPolicy": {"stallTimeoutSeconds": 10}}, replace(SETTINGS, report_interval=600))
+    life.run()
+    for second in (0, 600):
+        with_report(life, received=second, update=1 + second)
+        life.step(second)
+        life.step(second + 300)
+        assert life.phase == "Running", "what became of it since, nobody knows"
+    with_report(life, received=1200, update=601)
+    life.step(1200)
+    assert (life.phase, life.known.reason) == ("Failed", "Stalled")
+
+
+def test_a_learner_on_a_node_whose_clock_is_behind_is_believed() -> None:
+    life = stuck()
+    report = life.observed.report
+    assert report is not None
+    for second in range(5, 200, 5):
+        behind = report.report.model_copy(
+            update={
+                "attempt": 1,
+                "time": at(second - 400),
+                "training": TrainingStatus(policy_version=second),
+            }
+        )
+        life.observed = replace(life.observed, report=Report(behind, at(second)))
+        life.step(second)
+        assert life.known.training == behind.training
+    assert life.phase == "Running"
