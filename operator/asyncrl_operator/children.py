@@ -33,27 +33,21 @@ class Children:
         self._job_changed = changed
         self._ended: dict[Key, Object] = {}
         self._by_job: dict[Key, dict[tuple[str, str], Object]] = {}
-        self._informers = [
-            Informer(api, kind, SELECTOR, namespace, self._changed_of(kind))
+        self._informers = {
+            (kind.name, namespace): Informer(api, kind, SELECTOR, namespace, self._changed_of(kind))
             for kind in CHILDREN
             for namespace in namespaces
-        ]
-        self._places = {
-            (informer.kind.name, namespace): informer
-            for informer, namespace in zip(
-                self._informers, [n for _ in CHILDREN for n in namespaces], strict=True
-            )
         }
 
     async def run(self) -> None:
         """Keep the copies until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in self._informers:
+            for informer in self._informers.values():
                 group.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
 
     async def synced(self) -> None:
         """Wait until every copy is complete."""
-        for informer in self._informers:
+        for informer in self._informers.values():
             await informer.synced()
 
     def of_job(self, key: Key) -> dict[tuple[str, str], Object]:
@@ -76,14 +70,14 @@ class Children:
 
     def health(self) -> str | None:
         """None, or one line that names the watch that is stuck."""
-        for informer in self._informers:
+        for informer in self._informers.values():
             silent = time.monotonic() - informer.heard
             if silent > DEAF_SECONDS:
                 return f"the watch of {informer.kind.plural} is silent for {silent:.0f} s"
         return None
 
     def _of(self, kind: Kind, namespace: str) -> Informer | None:
-        return self._places.get((kind.name, namespace)) or self._places.get((kind.name, None))
+        return self._informers.get((kind.name, namespace)) or self._informers.get((kind.name, None))
 
     def _changed_of(self, kind: Kind) -> Callable[[Object], None]:
         def changed(item: Object) -> None:

@@ -10,15 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from asyncrl_operator.kube.client import ASYNCRLJOB, Api, ApiError, Object
+from asyncrl_operator.kube.client import ASYNCRLJOB, Api, ApiError, Object, key_of, pages
 from asyncrl_operator.kube.informer import newer
 from asyncrl_operator.workqueue import Key
 
 RESYNC_SECONDS = 300.0
 MISSED_SECONDS = 60.0
 """A change that the watch has not told of for so long is missed."""
-
-PAGE = 500
 
 log = logging.getLogger("asyncrl.operator")
 
@@ -130,20 +128,5 @@ class Jobs:
 
 
 async def _list(api: Api, namespace: str | None) -> dict[Key, Object]:
-    found: dict[Key, Object] = {}
-    query: dict[str, str | int] = {"limit": PAGE}
-    while True:
-        page = await api.list(ASYNCRLJOB, namespace, query)
-        for item in page["items"]:
-            item["kind"], item["apiVersion"] = ASYNCRLJOB.name, ASYNCRLJOB.api_version
-            found[key_of(item)] = item
-        more = page["metadata"].get("continue")
-        if not more:
-            return found
-        query["continue"] = more
-
-
-def key_of(resource: Object) -> Key:
-    """Namespace and name."""
-    metadata = resource["metadata"]
-    return metadata["namespace"], metadata["name"]
+    listed = pages(api, ASYNCRLJOB, namespace)
+    return {key_of(item): item async for page in listed for item in page["items"]}

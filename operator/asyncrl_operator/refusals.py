@@ -7,11 +7,10 @@ import time
 from collections import defaultdict
 from datetime import UTC, datetime
 
-from asyncrl_operator.kube.client import EVENT, Api, Object
+from asyncrl_operator.kube.client import EVENT, Api, Object, pages
 from asyncrl_operator.plan.observed import parse_time
 
 FRESH_SECONDS = 5.0
-PAGE = 500
 PAGES = 4
 """Events expire after an hour, and equal ones are one: more than these are a namespace in ruins."""
 
@@ -35,20 +34,16 @@ class Refusals:
 
     async def _list(self, namespace: str) -> dict[str, Object]:
         newest: dict[str, Object] = {}
-        query: dict[str, str | int] = {
-            "fieldSelector": "involvedObject.kind=Job,reason=FailedCreate",
-            "limit": PAGE,
-        }
-        for _ in range(PAGES):
-            page = await self._api.list(EVENT, namespace, query)
+        query = {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"}
+        read = 0
+        async for page in pages(self._api, EVENT, namespace, query):
             for event in page["items"]:
                 uid = event["involvedObject"].get("uid", "")
                 if uid not in newest or _time(event) > _time(newest[uid]):
                     newest[uid] = event
-            more = page["metadata"].get("continue")
-            if not more:
+            read += 1
+            if read == PAGES:
                 break
-            query["continue"] = more
         return newest
 
 

@@ -22,6 +22,9 @@ SILENCE_SECONDS = 90.0
 
 The API server sends a bookmark about once a minute."""
 CONNECTIONS = 512
+PAGE = 500
+"""Objects in one answer of a list."""
+EVERYTHING: Mapping[str, str | int] = {}
 APPLY = "application/apply-patch+yaml"
 DRY_RUN = {"dryRun": "All"}
 JSON = "application/json"
@@ -121,7 +124,7 @@ class Api:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """An object; None if there is none."""
         try:
-            return await self._request("GET", kind, kind.path(namespace, name))
+            return await self.request("GET", kind, kind.path(namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -131,14 +134,14 @@ class Api:
         self, kind: Kind, namespace: str | None, query: Mapping[str, str | int]
     ) -> Object:
         """A page of a list."""
-        return await self._request("GET", kind, kind.path(namespace), query=query, verb="LIST")
+        return await self.request("GET", kind, kind.path(namespace), query=query, verb="LIST")
 
     async def create(
         self, kind: Kind, namespace: str, document: Object, manager: str, *, dry_run: bool = False
     ) -> Object:
         """Make an object, or see whether it could be. Raises ApiError 409 if the name is taken."""
         query = {"fieldManager": manager} | (DRY_RUN if dry_run else {})
-        return await self._request("POST", kind, kind.path(namespace), query=query, body=document)
+        return await self.request("POST", kind, kind.path(namespace), query=query, body=document)
 
     async def apply(
         self,
@@ -153,7 +156,7 @@ class Api:
         metadata = document["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], part)
         query = {"fieldManager": manager, "force": "true"} | (DRY_RUN if dry_run else {})
-        return await self._request(
+        return await self.request(
             "PATCH", kind, path, query=query, body=document, content=APPLY, verb="APPLY"
         )
 
@@ -161,7 +164,7 @@ class Api:
         """Put an object in the place of the one read. Raises ApiError 409 if it has changed."""
         metadata = document["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
-        return await self._request("PUT", kind, path, body=document)
+        return await self.request("PUT", kind, path, body=document)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background exactly this object, if it is still there."""
@@ -169,7 +172,7 @@ class Api:
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._request("DELETE", kind, kind.path(namespace, name), body=body)
+            await self.request("DELETE", kind, kind.path(namespace, name), body=body)
         except ApiError as error:
             # 409 is another uid: the one meant is gone.
             if error.status not in (404, 409):
@@ -177,7 +180,7 @@ class Api:
 
     async def version(self) -> tuple[int, int]:
         """Major and minor version of the API server."""
-        answer = await self._request("GET", Kind("Version", "v1", "version"), "/version")
+        answer = await self.request("GET", Kind("Version", "v1", "version"), "/version")
         return int(answer["major"]), int(answer["minor"].rstrip("+"))
 
     async def watch(
@@ -202,7 +205,7 @@ class Api:
         finally:
             response.close()
 
-    async def _request(
+    async def request(
         self,
         method: str,
         kind: Kind,
@@ -213,6 +216,7 @@ class Api:
         content: str = JSON,
         verb: str | None = None,
     ) -> Object:
+        """Any request, counted as `verb`; its answer within REQUEST_SECONDS. Raises ApiError."""
         status = 0
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -252,6 +256,28 @@ class Api:
             raise _unreachable(error) from error
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+async def pages(
+    api: Api, kind: Kind, namespace: str | None, query: Mapping[str, str | int] = EVERYTHING
+) -> AsyncIterator[Object]:
+    """A list page by page; its items say what they are, as those of a watch do. Raises ApiError."""
+    query = {**query, "limit": PAGE}
+    while True:
+        page = await api.list(kind, namespace, query)
+        for item in page["items"]:
+            item["kind"], item["apiVersion"] = kind.name, kind.api_version
+        yield page
+        more = page["metadata"].get("continue")
+        if not more:
+            return
+        query["continue"] = more
+
+
+def key_of(document: Object) -> tuple[str, str]:
+    """Namespace and name."""
+    metadata = document["metadata"]
+    return metadata["namespace"], metadata["name"]
 
 
 def _parse(text: str | bytes) -> Object:

@@ -13,10 +13,8 @@ import random
 import time
 from collections.abc import Callable
 
-from asyncrl_operator.kube.client import Api, ApiError, Kind, Object
+from asyncrl_operator.kube.client import Api, ApiError, Kind, Object, key_of, pages
 
-PAGE = 500
-"""Objects in one answer of a list."""
 BACKOFF_SECONDS = (0.5, 30.0)
 
 log = logging.getLogger("asyncrl.operator")
@@ -85,20 +83,14 @@ class Informer:
 
     async def _list(self) -> None:
         found: dict[tuple[str, str], Object] = {}
-        query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
-        while True:
-            page = await self._api.list(self.kind, self._namespace, query)
-            for item in page["items"]:
-                # The items of a list do not say what they are.
-                item["kind"], item["apiVersion"] = self.kind.name, self.kind.api_version
-                found[_key(item)] = item
+        version = None
+        query = {"labelSelector": self._selector}
+        async for page in pages(self._api, self.kind, self._namespace, query):
+            found |= {key_of(item): item for item in page["items"]}
+            version = page["metadata"]["resourceVersion"]
             self._heard()
-            more = page["metadata"].get("continue")
-            if not more:
-                break
-            query["continue"] = more
         before, self._objects = self._objects, found
-        self._version = page["metadata"]["resourceVersion"]
+        self._version = version
         for key, item in found.items():
             if before.get(key) != item:
                 self._changed(item)
@@ -123,13 +115,13 @@ class Informer:
             if kind == "BOOKMARK":
                 continue
             if kind == "DELETED":
-                self._objects.pop(_key(item), None)
+                self._objects.pop(key_of(item), None)
                 self._changed(item)
             else:
                 self._keep(item)
 
     def _keep(self, item: Object) -> None:
-        key = _key(item)
+        key = key_of(item)
         known = self._objects.get(key)
         if known is not None and newer(known, item):
             return
@@ -147,8 +139,3 @@ def newer(one: Object, other: Object) -> bool:
         return False
     first, second = a.get("resourceVersion", ""), b.get("resourceVersion", "")
     return first.isdigit() and second.isdigit() and int(first) > int(second)
-
-
-def _key(item: Object) -> tuple[str, str]:
-    metadata = item["metadata"]
-    return metadata["namespace"], metadata["name"]

@@ -192,7 +192,7 @@ def template_hash(job: AsyncRLJob, role: Role) -> str:
     read = {name: part for name, part in spec.items() if name not in hidden}
     own = role_spec(job, role).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     scaled = (*ELASTIC, "replicas") if role == "actor" else ELASTIC
-    asked = [read, {name: part for name, part in own.items() if name not in scaled}]
+    asked: list[Any] = [read, {name: part for name, part in own.items() if name not in scaled}]
     if role == "parameter-server" and job.spec.staleness.exact:
         # Each actor's place in every batch is fixed by how many there are.
         asked.append(job.spec.actors.replicas)

@@ -77,6 +77,19 @@ class Plan:
     """When to plan again although nothing happened."""
 
 
+@dataclass(frozen=True)
+class _Situation:
+    """What is known when a job is looked at."""
+
+    job: AsyncRLJob
+    owner: Owner
+    generation: int | None
+    before: JobStatus
+    observed: Observed
+    settings: Settings
+    now: datetime
+
+
 def plan(
     resource: Mapping[str, Any], observed: Observed, now: datetime, settings: Settings
 ) -> Plan:
@@ -95,9 +108,10 @@ def plan(
     if job is None:
         assert refusal is not None
         return _refused(before, conditions, refusal, generation)
+    situation = _Situation(job, owner, generation, before, observed, settings, now)
     if over:
-        return _after_the_end(job, owner, before, conditions, observed, now, settings, generation)
-    return _Run(job, owner, before, conditions, observed, now, settings, generation, refusal).plan()
+        return _after_the_end(situation, conditions)
+    return _Run(situation, conditions, refusal).plan()
 
 
 def _refused(
@@ -116,32 +130,23 @@ def _refused(
     return Plan(status, condition_events(before, status))
 
 
-def _after_the_end(
-    job: AsyncRLJob,
-    owner: Owner,
-    before: JobStatus,
-    conditions: Conditions,
-    observed: Observed,
-    now: datetime,
-    settings: Settings,
-    generation: int | None,
-) -> Plan:
+def _after_the_end(known: _Situation, conditions: Conditions) -> Plan:
     suspended: dict[Role, Object] = {}
-    for role, current in observed.jobs.items():
-        document = role_job(job, owner, role, current.attempt, settings)
+    for role, current in known.observed.jobs.items():
+        document = role_job(known.job, known.owner, role, current.attempt, known.settings)
         document["spec"]["suspend"] = True
         suspended[role] = document
-    remains = clean_up(job, before, observed, now, suspended)
+    remains = clean_up(known.job, known.before, known.observed, known.now, suspended)
     update = {
         "conditions": conditions.all(),
-        "observed_generation": generation,
-        "roles": [role_left(role, observed) for role in before.roles],
-        "actors": actors_status(owner, observed),
+        "observed_generation": known.generation,
+        "roles": [role_left(role, known.observed) for role in known.before.roles],
+        "actors": actors_status(known.owner, known.observed),
     }
-    status = JobStatus.model_validate(before.model_copy(update=update).model_dump())
+    status = JobStatus.model_validate(known.before.model_copy(update=update).model_dump())
     return Plan(
         status,
-        condition_events(before, status),
+        condition_events(known.before, status),
         apply=remains.suspend,
         delete=remains.delete,
         delete_job=remains.delete_job,
@@ -152,32 +157,17 @@ def _after_the_end(
 class _Run:
     """The plan of a run that is not over; one method for each question."""
 
-    def __init__(
-        self,
-        job: AsyncRLJob,
-        owner: Owner,
-        before: JobStatus,
-        conditions: Conditions,
-        observed: Observed,
-        now: datetime,
-        settings: Settings,
-        generation: int | None,
-        refusal: Note | None,
-    ) -> None:
-        self._job = job
-        self._owner = owner
-        self._before = before
+    def __init__(self, known: _Situation, conditions: Conditions, refusal: Note | None) -> None:
+        self._job, self._owner, self._generation = known.job, known.owner, known.generation
+        self._before, self._observed, self._now = known.before, known.observed, known.now
+        self._settings = with_running_image(known.job, known.observed.jobs, known.settings)
         self._conditions = conditions
-        self._observed = observed
-        self._now = now
-        self._settings = with_running_image(job, observed.jobs, settings)
-        self._generation = generation
         self._refusal = refusal
-        known = {role.name: role for role in before.roles}
-        self._roles_before = {r: known[ROLE_NAMES[r]] for r in ROLES if ROLE_NAMES[r] in known}
+        roles = {role.name: role for role in known.before.roles}
+        self._roles_before = {r: roles[ROLE_NAMES[r]] for r in ROLES if ROLE_NAMES[r] in roles}
         self._held = self._suspended_by_stability()
-        self._stopping = job.spec.run_policy.suspend or self._held
-        self._numbers = with_numbers(before, observed)
+        self._stopping = known.job.spec.run_policy.suspend or self._held
+        self._numbers = with_numbers(known.before, known.observed)
 
     def plan(self) -> Plan:
         """What to do about it."""

@@ -130,12 +130,12 @@ class World:
             },
         }
         kind = Kind("PersistentVolume", "v1", "persistentvolumes")
-        await self.api._request("POST", kind, "/api/v1/persistentvolumes", body=volume)
+        await self.api.request("POST", kind, "/api/v1/persistentvolumes", body=volume)
 
     async def patch(self, name: str, spec: Object) -> None:
         """Change the spec of a job."""
         path = ASYNCRLJOB.path(self.namespace, name)
-        await self.api._request(
+        await self.api.request(
             "PATCH",
             ASYNCRLJOB,
             path,

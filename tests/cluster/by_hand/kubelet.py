@@ -151,7 +151,7 @@ class HandKubelet:
         metadata = {"name": name, "namespace": self._namespace}
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
         path = POD.path(self._namespace, name, "eviction")
-        await self._api._request("POST", POD, path, body=body)
+        await self._api.request("POST", POD, path, body=body)
 
     async def _beat(self) -> None:
         """Without it the node counts as lost after 50 s."""
@@ -175,7 +175,7 @@ class HandKubelet:
     async def _request(
         self, method: str, path: str, body: Object | None = None, content: str = "application/json"
     ) -> None:
-        await self._api._request(method, NODE, path, body=body, content=content)
+        await self._api.request(method, NODE, path, body=body, content=content)
 
     def _changed(self, pod: Object) -> None:
         metadata, status = pod["metadata"], pod.get("status") or {}
@@ -237,7 +237,7 @@ class HandKubelet:
         try:
             path = POD.path(self._namespace, name)
             body = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
-            await self._api._request("DELETE", POD, path, body=body)
+            await self._api.request("DELETE", POD, path, body=body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -246,7 +246,7 @@ class HandKubelet:
         path = POD.path(self._namespace, pod["metadata"]["name"], "status")
         body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
         try:
-            await self._api._request(
+            await self._api.request(
                 "PATCH", POD, path, body=body, content="application/merge-patch+json"
             )
         except ApiError as error:
