@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.index import BENCHMARKS, Benchmark, ProgramFailed, available, by_name
+from benchmarks.index import BENCHMARKS, Benchmark, ProgramFailed, aim, available, by_name
 from benchmarks.options import Options
 from benchmarks.ours import RunFailed
 from benchmarks.peers import PeerFailed
@@ -87,7 +87,8 @@ def _list(chosen: Sequence[Benchmark], options: Options) -> int:
         seconds = benchmark.estimate(options)
         total += seconds
         print(f"{benchmark.name:{width}}  {_minutes(seconds)}  {benchmark.title}")
-        print(f"{'':{width}}             must reach: {benchmark.target}")
+        if benchmark.target:
+            print(f"{'':{width}}             {aim(benchmark)}")
     print(f"{'together':{width}}  {_minutes(total)}")
     return 0
 
@@ -109,7 +110,7 @@ def _measure(
         options.say(f"{benchmark.name}: {error}")
         return False
     results.save(folder, benchmark.name, command, time.monotonic() - started, data)
-    print(f"\n## {benchmark.title}\n\nMust reach: {benchmark.target}.\n")
+    print(f"\n## {benchmark.title}\n\n{aim(benchmark)}\n")
     print(benchmark.table(data), flush=True)
     return True
 

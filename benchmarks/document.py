@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.figures import FIGURES
-from benchmarks.index import BENCHMARKS, Benchmark
+from benchmarks.index import BENCHMARKS, Benchmark, aim
 from benchmarks.results import Result, load
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -14,7 +14,7 @@ IMAGES = Path(__file__).parent.parent / "images"
 
 def section(benchmark: Benchmark, result: Result | None) -> str:
     """The table of one benchmark with its target, command, circumstances and figure."""
-    head = f"Must reach: {benchmark.target}.\n"
+    head = f"{aim(benchmark)}\n" if benchmark.target else ""
     if result is None:
         return f"{head}\nNot measured yet: `python -m benchmarks {benchmark.name}`."
     machine = result.machine

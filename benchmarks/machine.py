@@ -18,7 +18,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "versions": {"Python": platform.python_version()} | _versions(),
         "load": round(os.getloadavg()[0], 1),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

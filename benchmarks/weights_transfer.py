@@ -329,7 +329,7 @@ def profile(size: int, count: int, repetitions: int) -> str:
 def versions() -> str:
     return (
         f"Python {platform.python_version()}, grpcio {grpc.__version__}, xxhash "
-        f"{xxhash.VERSION}, {platform.system()} {platform.release()}, {os.cpu_count()} CPUs, "
+        f"{xxhash.VERSION}, {platform.system()}, {os.cpu_count()} CPUs, "
         f"chunk {CHUNK_BYTES >> 10} KiB, load average {os.getloadavg()[0]:.1f}"
     )
 

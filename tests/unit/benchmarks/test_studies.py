@@ -15,7 +15,7 @@ from asyncrl_worker.alignment import AlignmentConfig, GradientAlignment
 from benchmarks.figures import FIGURES, draw
 from benchmarks.options import Options
 from benchmarks.single_process import SingleProcess
-from benchmarks.studies import guard, pool, rise, signature, unprotected
+from benchmarks.studies import guard, pool, rise, signature, stacks, unprotected
 from benchmarks.studies.plain import CLASSIC, PLAIN, random_skips
 from benchmarks.studies.random_skips import RandomSkips
 from benchmarks.studies.runner import run_trial
@@ -183,6 +183,19 @@ def test_the_study_of_a_rise_becomes_a_table(tmp_path: Path) -> None:
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "| the guard (auto) | 400 [400, 400]" in blocks[0]
     assert "| 7 (7 to 7), in 2 of 2 | 4 | 10.0%, 20.0% |" in blocks[0]
+
+
+def test_the_study_of_stacks_compares_each_with_the_synchronous_default(tmp_path: Path) -> None:
+    options = Options(quick=True, partial=tmp_path)
+    for trial in stacks.trials(options):
+        (tmp_path / f"{trial.digest}.json").write_text(json.dumps(_record(trial)))
+    data = json.loads(json.dumps(stacks.run(options)))
+    *blocks, _ = stacks.table(data).split("\n\n")
+    assert len(blocks) == len(stacks.TASKS)
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    line = f"| {stacks.DEFAULT} | 99 [99, 99] | 100 [100, 100] | 0 of 2 |"
+    assert line in blocks[0].splitlines()
 
 
 _LATE = {"touched_before": 2, "updates": 50, "skipped": 5, "projected": 10, "first": 7}
