@@ -150,9 +150,31 @@ def test_thresholds_keep_their_bounds_and_order(mean: float, deviation: float) -
     limits = GuardLimits()
     assert level.low is not None
     assert level.high is not None
-    assert limits.least_low <= level.low <= limits.greatest_low
-    assert limits.least_high <= level.high <= limits.greatest_high
-    assert level.low < level.high
+    assert level.level is not None
+    margin = math.tanh(math.atanh(min(0.9999, level.level)) + limits.least_margin)
+    assert level.low >= max(margin, limits.least_low)
+    if margin > limits.greatest_low:
+        assert (level.low, level.high) == (1.0, 1.0)
+    else:
+        assert level.low <= limits.greatest_low
+        assert limits.least_high <= level.high <= limits.greatest_high
+        assert level.low < level.high
+
+
+def test_a_level_without_room_above_it_never_alarms_and_is_followed_down() -> None:
+    for seed in SEEDS:
+        generator = random.Random(seed)
+        high = [1.0 - 0.001 * generator.random() for _ in range(500)]
+        assert touched(high) == []
+        settled = high[:100] + cosines(0.1, 0.3, 0.1, seed=seed, updates=600)
+        assert touched(settled) == []
+        back = touched(settled + high)
+        assert back and back[0] - len(settled) < 20
+
+
+def test_noise_that_leaves_no_room_for_its_margin_never_alarms() -> None:
+    level = calibrated([0.93 + 0.0699 * sign for sign in ([1.0] * 8 + [-1.0] * 8) * 4])
+    assert (level.low, level.high) == (1.0, 1.0)
 
 
 def test_nothing_is_learned_while_alarmed() -> None:

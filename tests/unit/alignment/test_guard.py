@@ -370,6 +370,26 @@ def test_a_projection_of_the_guard_leaves_the_healthy_cosine() -> None:
     assert projected
 
 
+@pytest.mark.parametrize("rate", [1e-3, 1e-2])
+def test_silent_on_steady_descent(rate: float) -> None:
+    """Least squares on the whole data: the gradient hardly turns, and the level is .999."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(256, 8, generator=generator)
+    targets = inputs @ torch.randn(8, generator=generator)
+    weight = parameter(8)
+    guard = GradientAlignment([weight], AlignmentConfig())
+    optimizer = torch.optim.SGD([weight], lr=rate)
+    decisions = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        (inputs @ weight - targets).square().mean().backward()
+        decisions.append(guard.step())
+        optimizer.step()
+    smoothed = decisions[60].smoothed
+    assert smoothed is not None and smoothed > 0.998
+    assert {decision.regime for decision in decisions} == {Regime.PASS}
+
+
 def test_policy_gradient_only() -> None:
     """The value loss of an actor-critic hides the policy's signal: scope matters."""
     torch.manual_seed(0)

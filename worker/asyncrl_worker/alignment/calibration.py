@@ -10,6 +10,8 @@ from statistics import fmean
 
 # Keeps Fisher's transform finite at a cosine of 1.
 _LARGEST_COSINE = 0.9999
+# A cosine is never above it, so as a threshold it never calls for anything.
+_NEVER = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class GuardLimits:
         updates.
     least_low, least_high: the thresholds never fall below these cosines; alignment below is
         harmless at any level.
-    greatest_low, greatest_high: nor do they rise above these, so that the guard stays able to act.
+    greatest_low: where level and margin need more than this cosine, there is no room for an alarm.
+        Without it the smoothed cosine would have to tell a rise in its fourth decimal.
+    greatest_high: `high` never rises above it, so that an alarm can also skip.
     """
 
     adaptation: float = 0.005
@@ -50,7 +54,8 @@ class HealthyLevel:
 
     with the spread of that mean around the level, taken from the standard deviation and the
     autocorrelation of the cosines. The sum is formed after Fisher's transform, because a cosine has
-    less room near 1.
+    less room near 1. Where the room is too small, both thresholds are 1: no cosine is above,
+    nothing is touched, and the level goes on following the run.
 
     The first `updates` cosines set level and deviation; until then there are no thresholds. From
     then on both follow the run, because the healthy cosine drifts as a policy learns: at a small
@@ -108,15 +113,23 @@ class HealthyLevel:
 
     @property
     def low(self) -> float | None:
-        """Smoothed cosine above which the guard projects; None while calibrating."""
+        """Smoothed cosine above which the guard projects, above the level; None while calibrating.
+
+        Never between the level and its margin: an alarm there would come by chance, and would last
+        for ever, because nothing is learned while it does.
+        """
         limits = self._limits
-        return self._threshold(self._low_deviations, limits.least_low, limits.greatest_low)
+        low = self._threshold(self._low_deviations, limits.least_low)
+        return low if low is None or low <= limits.greatest_low else _NEVER
 
     @property
     def high(self) -> float | None:
-        """Smoothed cosine above which the guard skips, above `low`; None where `low` is."""
-        limits = self._limits
-        return self._threshold(self._high_deviations, limits.least_high, limits.greatest_high)
+        """Smoothed cosine above which the guard skips, above `low`; None or 1 where `low` is."""
+        limits, low = self._limits, self.low
+        high = self._threshold(self._high_deviations, limits.least_high)
+        if high is None or low == _NEVER:
+            return low
+        return min(limits.greatest_high, high)
 
     def observe(self, cosine: float, *, alarmed: bool) -> None:
         """Takes one measured cosine; `alarmed` says that the smoothed cosine is above `low`."""
@@ -149,7 +162,7 @@ class HealthyLevel:
         variance = self._deviation**2
         self._deviation = math.sqrt(variance + weight * (residual**2 - variance))
 
-    def _threshold(self, deviations: float, least: float, greatest: float) -> float | None:
+    def _threshold(self, deviations: float, least: float) -> float | None:
         limits, spread = self._limits, self.spread
         if spread is None:
             return None
@@ -157,7 +170,7 @@ class HealthyLevel:
         margin = deviations * spread / slope
         least_margin = limits.least_margin * deviations / self._low_deviations
         cosine = math.tanh(_fisher(self._level) + max(least_margin, margin))
-        return min(greatest, max(least, cosine))
+        return max(least, cosine)
 
     def state(self) -> dict[str, float]:
         """Scalars of a calibrated level, or an empty mapping while calibrating."""
