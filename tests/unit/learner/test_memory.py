@@ -172,6 +172,37 @@ def test_every_part_of_the_memory_is_needed(
     assert resumed.train(batches[BEFORE:]) != expected
 
 
+def restored(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> Run:
+    """A run by the spec `after`, resumed from the checkpoint of one by `before`."""
+    spec = make_spec(EVERYTHING | before)
+    run = Run(spec)
+    run.train(record(spec, BEFORE, lag=LAG))
+    folder = CheckpointFolder(tmp_path, keep=2)
+    run.memory.save(folder, ledger=Ledger())
+    resumed = Run(make_spec(EVERYTHING | after))
+    resumed.resume(folder)
+    return resumed
+
+
+KL = "compensation.klFeedback"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "coefficient"),
+    [
+        ({f"{KL}.mode": "off"}, {f"{KL}.mode": "fixed"}, 0.1),
+        ({f"{KL}.mode": "fixed"}, {f"{KL}.mode": "off"}, 0.0),
+        ({f"{KL}.mode": "fixed"}, {f"{KL}.mode": "fixed", f"{KL}.coefficient": 0.03}, 0.03),
+        ({f"{KL}.mode": "fixed"}, {f"{KL}.mode": "target", f"{KL}.coefficient": 0.03}, 0.03),
+        ({f"{KL}.mode": "target"}, {f"{KL}.mode": "fixed"}, 0.1),
+    ],
+)
+def test_kl_feedback_that_changed_at_a_resume_is_the_manifests(
+    before: dict[str, Any], after: dict[str, Any], coefficient: float, tmp_path: Path
+) -> None:
+    assert restored(tmp_path, before, after).step.kl_feedback.coefficient == coefficient
+
+
 def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> None:
     spec = make_spec(EVERYTHING)
     batches = record(spec, 4, lag=LAG)

@@ -57,13 +57,13 @@ class KlFeedback:
     """The coefficient k of the loss (k / 2) (log r)^2: off, fixed, or held at a target KL."""
 
     def __init__(self, mode: KlFeedbackMode, *, coefficient: float, target: float) -> None:
-        self._mode = mode
+        self.mode: KlFeedbackMode = mode
         self._target = target
         self.coefficient = 0.0 if mode == "off" else coefficient
 
     def observe(self, kl: float) -> None:
         """Adapt to the mean KL (nats) of the update just made."""
-        if self._mode != "target" or not math.isfinite(kl):
+        if self.mode != "target" or not math.isfinite(kl):
             return
         if kl > self._target * KL_BAND:
             factor = math.exp(KL_RATE)
@@ -73,6 +73,12 @@ class KlFeedback:
             return
         low, high = KL_COEFFICIENT_RANGE
         self.coefficient = min(max(self.coefficient * factor, low), high)
+
+    def load(self, mode: KlFeedbackMode, coefficient: float) -> None:
+        """Back to what the run had learned; a coefficient that the manifest gives is not learned,
+        and the manifest may have changed since."""
+        if mode == self.mode == "target":
+            self.coefficient = coefficient
 
 
 class DisplacementProjection:

@@ -59,7 +59,8 @@ class RunMemory:
         )
         step.value_scale.load(state["value_scale"])
         step.split_half.smoothed = state["split_half"]
-        step.kl_feedback.coefficient = state["kl_coefficient"]
+        # Checkpoints from before the mode was in them: as of "target".
+        step.kl_feedback.load(state.get("kl_mode", "target"), state["kl_coefficient"])
         step.version, step.updates = checkpoint.version, state["updates"]
         torch.set_rng_state(tensors["random.torch"])
         self.progress.load(state["progress"])
@@ -90,6 +91,7 @@ class RunMemory:
             "alignment": step.alignment.state_dict()["scalars"],
             "value_scale": step.value_scale.state(),
             "split_half": step.split_half.smoothed,
+            "kl_mode": step.kl_feedback.mode,
             "kl_coefficient": step.kl_feedback.coefficient,
             "progress": self.progress.state(),
             "alignment_counts": {
