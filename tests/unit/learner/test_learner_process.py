@@ -134,7 +134,7 @@ def test_sigterm_ends_it_at_once_while_it_looks_for_its_peer(rank: int, tmp_path
 
 
 def test_a_resumed_learner_paces_before_its_weights_open_the_gate(tmp_path: Path) -> None:
-    spec = make_spec()
+    spec = make_spec({"stability.onDegraded": "pace"})
     memory = _memory(spec, make_step(spec))
     memory.response.staleness_bound = 1
     memory.save(CheckpointFolder(tmp_path / "checkpoints", keep=1), ledger=Ledger())
@@ -145,7 +145,9 @@ def test_a_resumed_learner_paces_before_its_weights_open_the_gate(tmp_path: Path
             bounds.append(state.eta)
         return bool(bounds)
 
-    document = spec.model_dump(mode="json", by_alias=True, include={"algorithm", "network"})
+    document = spec.model_dump(
+        mode="json", by_alias=True, include={"algorithm", "network", "stability"}
+    )
     with LiveServer(f"unix:{tmp_path / 'ps.sock'}", policy(maximum=4)) as server:
         learner = start(tmp_path, {"id": "CartPole-v1"}, "--resume", stall=60, spec=document)
         try:

@@ -58,7 +58,6 @@ class StabilityJudge:
         self._reasons: dict[Verdict, tuple[str, ...]] = {}
         self._verdict = Verdict.HEALTHY
         self._since = 0
-        self.transitions: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
 
     def observe(self, o: Observables) -> Judgement:
         """The verdict after this update."""
@@ -81,7 +80,6 @@ class StabilityJudge:
             verdict, why, score = Verdict.DIVERGED, (self._lost,), 3.0
         if verdict is not self._verdict:
             self._verdict, self._since = verdict, o.update
-            self.transitions[verdict] += 1
         return Judgement(verdict, why, self._since, score)
 
     def _evidence(self, o: Observables) -> dict[str, float]:
@@ -172,7 +170,6 @@ class StabilityJudge:
             "reasons": {level.value: list(reasons) for level, reasons in self._reasons.items()},
             "verdict": self._verdict.value,
             "since": self._since,
-            "transitions": {level.value: count for level, count in self.transitions.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -186,7 +183,6 @@ class StabilityJudge:
         self._relative = state["relative"]
         self._reasons = {Verdict(k): tuple(v) for k, v in state["reasons"].items()}
         self._verdict, self._since = Verdict(state["verdict"]), int(state["since"])
-        self.transitions = {v: int(state["transitions"][v.value]) for v in Verdict}
 
 
 def _score(evidence: Mapping[str, float]) -> float:

@@ -29,7 +29,7 @@ class Action:
 
 
 class Response:
-    """onDegraded as a pure state machine: a judgement in, the requested action out, counted.
+    """onDegraded as a pure state machine: a judgement in, the requested action out.
 
     Warn, suspend and fail are requested once, when Degraded (or, worse, Diverged) is entered, so a
     run resumed by its user is not suspended again for the same trouble. Pace halves the effective
@@ -56,13 +56,12 @@ class Response:
         self.exact = exact
         self.hold_updates = hold_updates
         self.staleness_bound = staleness_max
-        self.counts: dict[Kind, int] = {"Warn": 0, "Pace": 0, "Suspend": 0, "Fail": 0}
         self._verdict = Verdict.HEALTHY
         self._held = 0
         self._failed = False
 
     def respond(self, judgement: Judgement) -> Action:
-        """The action after this update; counted in `counts`."""
+        """The action after this update."""
         before, now = self._verdict, judgement.verdict
         self._verdict = now
         self._held = self._held + 1 if _mood(now) == _mood(before) else 0
@@ -92,25 +91,29 @@ class Response:
         return Action(None, self.staleness_bound)
 
     def _act(self, kind: Kind, message: str) -> Action:
-        self.counts[kind] += 1
         return Action(kind, self.staleness_bound, message)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-serialisable."""
         return {
             "staleness_bound": self.staleness_bound,
-            "counts": dict(self.counts),
+            "staleness_max": self.staleness_max,
             "verdict": self._verdict.value,
             "held": self._held,
             "failed": self._failed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`; a smaller configured maximum wins over the stored bound, and so
-        does an exact lag."""
+        """Restores `state_dict`; the maximum is the configured one, raised or lowered.
+
+        The stored bound is kept, up to that maximum, only where pace had reduced it and may give it
+        back; an exact lag has nothing to reduce.
+        """
         stored = int(state["staleness_bound"])
-        self.staleness_bound = self.staleness_max if self.exact else min(self.staleness_max, stored)
-        self.counts = {kind: int(state["counts"][kind]) for kind in self.counts}
+        # States from before the maximum was in them: as not reduced.
+        reduced = stored < int(state.get("staleness_max", stored))
+        keeps = self.on_degraded == "pace" and not self.exact and reduced
+        self.staleness_bound = min(self.staleness_max, stored) if keeps else self.staleness_max
         self._verdict, self._held = Verdict(state["verdict"]), int(state["held"])
         self._failed = bool(state["failed"])
 
