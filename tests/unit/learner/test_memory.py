@@ -203,6 +203,36 @@ def test_kl_feedback_that_changed_at_a_resume_is_the_manifests(
     assert restored(tmp_path, before, after).step.kl_feedback.coefficient == coefficient
 
 
+def test_another_memory_type_at_a_resume_costs_one_comparison(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed = restored(tmp_path, {}, {"alignment.memoryDtype": "float32"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "event=alignment_rebased memoryDtype=float32 before=bfloat16: the first update has no "
+        "cosine"
+    ]
+    decisions = [r.alignment for r, _ in resumed.train(record(resumed.step.spec, 2, lag=0))]
+    assert (decisions[0].reason, decisions[0].cosine) == ("first", None)
+    assert decisions[1].cosine is not None
+    assert all(decision.calibrated for decision in decisions), "the level is the same gradient's"
+
+
+@pytest.mark.parametrize(("before", "after"), [("policy", "all"), ("all", "policy")])
+def test_another_scope_at_a_resume_learns_its_level_anew(
+    before: str, after: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scope = "alignment.scope"
+    resumed = restored(tmp_path, {scope: before}, {scope: after})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"event=alignment_anew scope={after} before={before}: the healthy level is learned anew"
+    ]
+    trained = resumed.train(record(resumed.step.spec, BEFORE, lag=0))
+    decisions = [result.alignment for result, _ in trained]
+    assert decisions[0].cosine is None and decisions[0].smoothed is None
+    assert decisions[1].smoothed == decisions[1].cosine is not None
+    assert [d.calibrated for d in decisions] == [False] * 9 + [True] * (BEFORE - 9)
+
+
 def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> None:
     spec = make_spec(EVERYTHING)
     batches = record(spec, 4, lag=LAG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from asyncrl_worker.learner.report import AlignmentCounts
 from asyncrl_worker.learner.step import LearnerStep
 from asyncrl_worker.stability import Response, StabilityJudge
 from asyncrl_worker.staleness import Ledger
+
+log = logging.getLogger("asyncrl")
 
 
 class RunMemory:
@@ -54,9 +57,7 @@ class RunMemory:
         load_optimizer(step.value_optimizer, section("value_optimizer", tensors))
         step.normalizer.load(section("normalizer", tensors))
         step.displacement.load(section("displacement", tensors))
-        step.alignment.load_state_dict(
-            {"tensors": section("alignment", tensors), "scalars": state["alignment"]}
-        )
+        self._restore_alignment(section("alignment", tensors), state)
         step.value_scale.load(state["value_scale"])
         step.split_half.smoothed = state["split_half"]
         # Checkpoints from before the mode was in them: as of "target".
@@ -69,6 +70,32 @@ class RunMemory:
         self.response.load_state_dict(state["response"])
         self.checkpoint = CheckpointStatus(version=checkpoint.version, path=str(path))
         return Ledger(**state["ledger"])
+
+    def _restore_alignment(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Of what alignment control remembers, that which holds by the present manifest.
+
+        Another scope is another gradient, whose healthy level is another: all is learned anew.
+        After a change of memoryDtype only the previous gradient goes, and with it one comparison.
+        """
+        alignment = self.step.spec.alignment
+        scope = state.get("alignment_scope", alignment.scope)
+        if scope != alignment.scope:
+            log.warning(
+                "event=alignment_anew scope=%s before=%s: the healthy level is learned anew",
+                alignment.scope,
+                scope,
+            )
+            return
+        previous = tensors.get("previous")
+        needed = getattr(torch, alignment.memory_dtype)
+        if previous is not None and previous.dtype != needed:
+            log.warning(
+                "event=alignment_rebased memoryDtype=%s before=%s: the first update has no cosine",
+                alignment.memory_dtype,
+                str(previous.dtype).removeprefix("torch."),
+            )
+            del tensors["previous"]
+        self.step.alignment.load_state_dict({"tensors": tensors, "scalars": state["alignment"]})
 
     def _tensors(self) -> dict[str, Tensor]:
         step = self.step
@@ -89,6 +116,7 @@ class RunMemory:
         return {
             "updates": step.updates,
             "alignment": step.alignment.state_dict()["scalars"],
+            "alignment_scope": step.spec.alignment.scope,
             "value_scale": step.value_scale.state(),
             "split_half": step.split_half.smoothed,
             "kl_mode": step.kl_feedback.mode,
