@@ -33,9 +33,10 @@ def make(
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    mean = torch.linspace(-1, 1, 5)
-    scale = torch.linspace(0.5, 4, 5)
-    weights = network.to_weights(mean, scale)
+    weights = network.to_weights() | {
+        "normalizer.mean": torch.linspace(-1, 1, 5),
+        "normalizer.scale": torch.linspace(0.5, 4, 5),
+    }
     return network, {name: tensor.numpy() for name, tensor in weights.items()}
 
 

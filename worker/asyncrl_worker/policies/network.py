@@ -162,14 +162,9 @@ class PolicyNetwork(nn.Module):
         return DiagonalGaussian(outputs, self.log_std)
 
     @torch.no_grad()
-    def to_weights(
-        self, mean: Tensor | None = None, scale: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Copies on the CPU of all that an actor needs, named as in PolicyLayout.weight_shapes.
-
-        Args:
-            mean, scale: [D] of the observation normaliser; identity when None.
-        """
+    def to_weights(self) -> dict[str, Tensor]:
+        """Copies on the CPU of all that an actor needs, named as in PolicyLayout.weight_shapes;
+        with a normaliser that changes nothing."""
         weights: dict[str, Tensor] = {}
         for i, layer in enumerate(self.body.linear_layers()):
             weights[f"policy.{i}.weight"] = layer.weight
@@ -177,8 +172,8 @@ class PolicyNetwork(nn.Module):
         if self.log_std is not None:
             weights["policy.log_std"] = self.log_std
         size = self.layout.observation_size
-        weights["normalizer.mean"] = torch.zeros(size) if mean is None else mean
-        weights["normalizer.scale"] = torch.ones(size) if scale is None else scale
+        weights["normalizer.mean"] = torch.zeros(size)
+        weights["normalizer.scale"] = torch.ones(size)
         return {
             name: tensor.detach().to(device="cpu", dtype=torch.float32, copy=True)
             for name, tensor in weights.items()
