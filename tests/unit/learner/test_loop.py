@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from asyncrl_worker.learner.exchange import LockstepExchange
 from asyncrl_worker.learner.fellows import Fellows
 from asyncrl_worker.learner.loop import TrainingLoop
 from asyncrl_worker.learner.main import _memory
+from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.learner.ranks import Ranks
 from asyncrl_worker.learner.step import LearnerStep
@@ -42,6 +44,7 @@ class Script:
 
     def __init__(self, fragments: list[bytes], *, batches: int) -> None:
         self.outcomes: list[str] = []
+        self.evaluates = False
         self.ledger = Ledger()
         self._fragments = fragments
         self._batches = batches
@@ -58,7 +61,7 @@ class Script:
         self.outcomes.append(outcome)
 
     def evaluations(self, timeout: float) -> list[Evaluation]:
-        return []
+        return [Evaluation(0, len(self.outcomes), (7.0, 9.0), (7, 9))] if self.evaluates else []
 
     def finish(self) -> Ledger:
         return self.ledger
@@ -78,20 +81,27 @@ def fragments_of(spec: AsyncRLJobSpec, step: LearnerStep) -> tuple[list[bytes], 
 
 
 def loop_of(
-    spec: AsyncRLJobSpec, step: LearnerStep, client: Script, folder: Path, telemetry: Telemetry
+    spec: AsyncRLJobSpec,
+    step: LearnerStep,
+    client: Script,
+    folder: Path,
+    telemetry: Telemetry,
+    *,
+    metrics: LearnerMetrics | None = None,
+    memory: RunMemory | None = None,
 ) -> TrainingLoop:
     return TrainingLoop(
         spec,
         describe(spec.workload),
         step=step,
-        memory=_memory(spec, step),
+        memory=memory or _memory(spec, step),
         client=client,  # type: ignore[arg-type]
         exchange=LockstepExchange(client),  # type: ignore[arg-type]
         fellows=Fellows(Ranks()),
         policy=staleness_policy(spec),
         checkpoints=CheckpointFolder(folder / "checkpoints", keep=1),
         telemetry=telemetry,
-        metrics=LearnerMetrics(),
+        metrics=metrics or LearnerMetrics(),
         stop=Stop(),
         attempt=0,
     )
@@ -116,3 +126,69 @@ def test_the_linear_schedule_ends_with_the_run_although_updates_are_skipped(
     assert client.outcomes == ["trained"] + ["skipped"] * (updates - 1)
     rates = [row["learningRate"] for row in read_rows(tmp_path / "metrics.jsonl")]
     assert rates == pytest.approx([5e-3 * (1 - update / updates) for update in range(updates)])
+
+
+def gauges(metrics: LearnerMetrics) -> dict[str, float]:
+    """Every gauge of a learner, by its name."""
+    return {
+        sample.name: sample.value
+        for family in metrics.registry.collect()
+        if family.type == "gauge"
+        for sample in family.samples
+    }
+
+
+def test_after_a_trained_run_no_gauge_is_nan_and_a_resumed_one_shows_what_it_knows(
+    tmp_path: Path,
+) -> None:
+    updates = 12
+    settings = {
+        "alignment.calibrationUpdates": 8,
+        "staleness.max": 64,
+        "evaluation.intervalVersions": 4,
+        "stopping.policyVersions": updates,
+    }
+    spec = make_spec(settings)
+    fragments, _ = fragments_of(spec, make_step(spec))
+    client, step, metrics = Script(fragments, batches=updates), make_step(spec), LearnerMetrics()
+    client.evaluates = True
+    step.split_half.smoothed = 0.9  # the halves of so small a batch do not agree
+    with Telemetry(tmp_path) as telemetry:
+        loop = loop_of(spec, step, client, tmp_path, telemetry, metrics=metrics)
+        assert loop.run() is not None
+        found = gauges(metrics)
+        assert [name for name, value in found.items() if math.isnan(value)] == []
+        training = loop.snapshot.training
+        known = {
+            "asyncrl_learner_policy_version": updates,
+            "asyncrl_learner_episode_return": training.episode_return,
+            "asyncrl_learner_evaluation_return": 8.0,
+        }
+        assert known.items() <= found.items()
+
+        resumed, folder = (
+            _memory(spec, make_step(spec)),
+            CheckpointFolder(tmp_path / "checkpoints", keep=1),
+        )
+        checkpoint = folder.load_newest()
+        assert checkpoint is not None
+        resumed.restore(checkpoint, tmp_path)
+        metrics = LearnerMetrics()
+        loop_of(spec, resumed.step, client, tmp_path, telemetry, metrics=metrics, memory=resumed)
+    assert known.items() <= gauges(metrics).items()
+
+
+@pytest.mark.parametrize(("mode", "counted"), [("off", 0.0), ("control", 2.0)])
+def test_a_regime_is_counted_only_where_there_is_a_cosine(
+    mode: str, counted: float, tmp_path: Path
+) -> None:
+    """The first update has nothing to compare with, and with mode off none has."""
+    settings = {"alignment.mode": mode, "staleness.max": 64, "evaluation.intervalVersions": None}
+    spec = make_spec(settings | {"stopping.policyVersions": 3})
+    fragments, _ = fragments_of(spec, make_step(spec))
+    metrics = LearnerMetrics()
+    with Telemetry(tmp_path) as telemetry:
+        client, step = Script(fragments, batches=3), make_step(spec)
+        loop_of(spec, step, client, tmp_path, telemetry, metrics=metrics).run()
+    samples = [sample for family in metrics.regimes.collect() for sample in family.samples]
+    assert sum(s.value for s in samples if s.name.endswith("_total")) == counted

@@ -407,3 +407,16 @@ def test_a_minibatch_that_is_not_finite_ends_the_update() -> None:
     assert step.update(replace(batch, rewards=rewards)).outcome == "trained"
     assert int(step.policy_optimizer.state_dict()["state"][0]["step"]) == before + 1
     assert all(bool(torch.isfinite(p).all()) for p in step.policy_parameters)
+
+
+@pytest.mark.parametrize("scope", ["policy", "all"])
+def test_the_halves_of_the_policy_gradient_say_nothing_of_another(scope: str) -> None:
+    """With scope all the judge would take a cosine of .9 over a prediction for the policy's."""
+    spec = make_spec({"alignment.scope": scope})
+    step = make_step(spec)
+    step.split_half.smoothed = 0.5
+    results = train(step, Stream(spec, lag=4), 12)
+    assert all(result.alignment.cosine is not None for result in results[1:])
+    known = {result.relative_alignment is not None for result in results[1:]}
+    assert known == {scope == "policy"}
+    assert (step.split_half.smoothed == 0.5) is (scope == "all")

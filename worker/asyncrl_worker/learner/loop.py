@@ -87,6 +87,7 @@ class TrainingLoop:
         self._evaluation_requested = -1
         self._newest: tuple[UpdateResult, Judgement] | None = None
         self.progressed_at = clock()
+        metrics.progressed(memory.progress)
         self.snapshot = Snapshot(
             attempt=attempt,
             update=step.updates,
@@ -184,6 +185,7 @@ class TrainingLoop:
         self._counts.observe(result)
         self._metrics.step_seconds.observe(self._clock() - started)
         self._metrics.observe(result, steps=steps)
+        self._metrics.progressed(progress)
         self._metrics.judged(judgement.verdict.value)
         self.snapshot = Snapshot(
             attempt=self.snapshot.attempt,
@@ -254,7 +256,7 @@ class TrainingLoop:
                 evaluation.version, fmean(evaluation.returns), len(evaluation.returns)
             )
             self._memory.progress.evaluated(score)
-            self._metrics.evaluation_return.set(score.mean_return)
+            self._metrics.progressed(self._memory.progress)
             log.info("event=evaluated version=%d return=%.2f", score.version, score.mean_return)
 
     def _finished(self) -> Ending | None:

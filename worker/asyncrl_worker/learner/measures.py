@@ -101,7 +101,8 @@ class SplitHalf:
     """The cosine that the two halves of a batch predict for identical parameters.
 
     c_pred = 2 c_split / (1 + c_split). The quotient c / c_pred does not depend on the batch size;
-    it was .40 to .78 when synchronous and .81 to 1.05 when stale (design notes, Stability).
+    it was .40 to .78 when synchronous and .81 to 1.05 when stale (docs/alignment.md, "Reading the
+    numbers").
     The halves' cosine is noisy, so it is smoothed over measurements.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from asyncrl_worker.learner.progress import Progress
 from asyncrl_worker.learner.step import UpdateResult
 
 STALENESS_BUCKETS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
@@ -24,7 +25,7 @@ class LearnerMetrics:
         )
         self.regimes = Counter(
             "asyncrl_learner_alignment_regimes",
-            "Updates by alignment regime: Pass, Project, Skip.",
+            "Updates that have a cosine, by the regime that it calls for: Pass, Project, Skip.",
             ["regime"],
             registry=registry,
         )
@@ -102,9 +103,9 @@ class LearnerMetrics:
         """Take in one update of `steps` environment steps."""
         decision, importance = result.alignment, result.importance
         self.updates.labels(result.outcome).inc()
-        self.regimes.labels(decision.regime.value).inc()
+        if decision.cosine is not None:  # without, Pass and Skip say nothing of alignment
+            self.regimes.labels(decision.regime.value).inc()
         self.environment_steps.inc(steps)
-        self.policy_version.set(result.version)
         self.staleness.observe(result.staleness.mean)
         self.kl.set(importance.kl)
         self.max_log_ratio.set(importance.max_log_ratio)
@@ -113,21 +114,29 @@ class LearnerMetrics:
         self.entropy.set(importance.entropy)
         self.value_loss.set(result.value_loss)
         self.gradient_norm.set(result.gradient_norm)
-        # An absent number leaves its gauge as it was; NaN until there is a first one.
-        for gauge, value in (
-            (self.cosine, decision.cosine),
-            (self.smoothed, decision.smoothed),
-            (self.relative, result.relative_alignment),
-            (self.low, decision.low),
-            (self.high, decision.high),
-        ):
-            if value is not None:
-                gauge.set(value)
+        _show(self.cosine, decision.cosine)
+        _show(self.smoothed, decision.smoothed)
+        _show(self.relative, result.relative_alignment)
+        _show(self.low, decision.low)
+        _show(self.high, decision.high)
+
+    def progressed(self, progress: Progress) -> None:
+        """Show how far the run is; a resumed one knows it before its first update."""
+        score = progress.evaluation
+        self.policy_version.set(progress.policy_version)
+        _show(self.episode_return, progress.episode_return)
+        _show(self.evaluation_return, None if score is None else score.mean_return)
 
     def judged(self, verdict: str) -> None:
         """Show the stability verdict."""
         for name in VERDICTS:
             self.verdict.labels(name).set(float(name == verdict))
+
+
+def _show(gauge: Gauge, value: float | None) -> None:
+    """An absent number leaves its gauge as it was; NaN until there is a first one."""
+    if value is not None:
+        gauge.set(value)
 
 
 def _gauge(registry: CollectorRegistry, name: str, text: str) -> Gauge:

@@ -60,6 +60,7 @@ class UpdateResult:
     `gradient_norm` is of the parameters that alignment controls, before control and clipping; of
     the policy's where alignment is off. "skipped" leaves the policy, its optimizer and the
     normaliser alone (and the value network too with scope all); "non_finite" changes nothing.
+    `relative_alignment` is absent with scope all: its halves are of the policy gradient alone.
     """
 
     outcome: Outcome
@@ -72,11 +73,9 @@ class UpdateResult:
     policy_loss: float
     value_loss: float
     gradient_norm: float
-    value_gradient_norm: float
     learning_rate: float
     momentum: float
     kl_coefficient: float
-    displacement_removed: float
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,13 @@ class LearnerStep:
         policy_norm, value_norm = self._clip_norms()
         finite = decision.reason != "non-finite" and first.finite(policy_norm, value_norm)
         rate, beta1 = self._steer(decision, staleness.mean, importance, progress)
-        removed = 0.0
         if finite and (decision.apply or self.spec.alignment.scope == "policy"):
             self._step_value(first, minibatches[0])
         if finite and decision.apply:
             self.displacement.before()
             self.policy_optimizer.step()
             self._repeat(minibatches)
-            removed = self.displacement.after(staleness.mean)
+            self.displacement.after(staleness.mean)
             self.normalizer.update(batch.observations[:-1], batch.valid, self._ranks)
             self.version += 1
         if finite:
@@ -172,18 +170,16 @@ class LearnerStep:
             outcome=_outcome(finite, decision),
             version=self.version,
             alignment=decision,
-            relative_alignment=self.split_half.relative(decision.smoothed),
+            relative_alignment=self._relative(decision),
             importance=importance,
             entropy_fraction=self._entropy_fraction(importance.entropy),
             staleness=staleness,
             policy_loss=first.policy_loss,
             value_loss=first.value_loss,
             gradient_norm=_known(decision.gradient_norm, policy_norm),
-            value_gradient_norm=value_norm,
             learning_rate=rate,
             momentum=beta1,
             kl_coefficient=self.kl_feedback.coefficient,
-            displacement_removed=removed,
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -306,13 +302,21 @@ class LearnerStep:
         normalized: Tensor = (advantages - mean) / (deviation + ADVANTAGE_EPSILON)
         return normalized
 
+    def _relative(self, decision: AlignmentDecision) -> float | None:
+        """Of the policy gradient's cosine; one of another gradient has no such prediction."""
+        if self.spec.alignment.scope != "policy":
+            return None
+        return self.split_half.relative(decision.smoothed)
+
     def _half_gradient(self, losses: Tensor) -> list[Tensor] | None:
         """The policy gradient of every other environment, every SPLIT_EVERY updates.
 
         Every other one, so that both halves are of the same actors and policy versions; counted
         over all ranks, so that the halves do not depend on their number.
         """
-        if self.spec.alignment.mode == "off" or self.updates % SPLIT_EVERY != 0:
+        alignment = self.spec.alignment
+        compared = alignment.mode != "off" and alignment.scope == "policy"
+        if not compared or self.updates % SPLIT_EVERY != 0:
             return None
         width = losses.shape[1]
         half = losses[:, (self._ranks.rank * width) % 2 :: 2].sum()
