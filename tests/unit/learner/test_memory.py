@@ -10,10 +10,11 @@ import torch
 from unit.learner.streams import changed, make_spec, make_step, record, snapshot
 
 from asyncrl_api.spec import AsyncRLJobSpec
+from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.learner import report
 from asyncrl_worker.learner.batch import Batch
 from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
-from asyncrl_worker.learner.main import _memory
+from asyncrl_worker.learner.main import _memory, _tell_of_less_lag
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.progress import EvaluationScore, Progress
 from asyncrl_worker.learner.step import UpdateResult
@@ -242,3 +243,24 @@ def test_a_checkpoint_before_the_first_update_can_be_resumed(tmp_path: Path) -> 
     first.train(batches)
     second.train(batches)
     assert changed(snapshot(first.step), snapshot(second.step)) == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "version", "lines"),
+    [
+        ({"staleness.inject": 3}, 7, 1),
+        ({"staleness.inject": 3}, 0, 0),
+        ({"staleness.max": 0}, 7, 0),
+        ({"staleness.max": 4}, 7, 0),
+    ],
+)
+def test_a_start_whose_first_batches_are_less_late_is_told(
+    settings: dict[str, int], version: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    _tell_of_less_lag(staleness_policy(make_spec(settings)), version)
+    expected = (
+        "event=lag_begins_anew version=7: the batches of versions 7 to 10 are all produced by "
+        "version 7, 0 to 3 versions late"
+    )
+    assert [record.getMessage() for record in caplog.records] == [expected] * lines

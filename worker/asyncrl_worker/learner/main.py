@@ -54,7 +54,7 @@ from asyncrl_worker.role import (
     write_atomically,
 )
 from asyncrl_worker.stability import Response, StabilityJudge
-from asyncrl_worker.staleness import StalenessViolation
+from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
 from asyncrl_worker.telemetry import Telemetry
 from asyncrl_worker.watchdog import StallDetector, Watchdog, end_stalled
 
@@ -153,6 +153,7 @@ def _lead(
     ledger = None
     if checkpoint is not None:
         ledger = memory.restore(checkpoint, checkpoints.path_of(checkpoint))
+        _tell_of_less_lag(policy, step.version)
     client = LearnerClient(
         arguments.address,
         tls=arguments.tls,
@@ -169,6 +170,7 @@ def _lead(
         # Before the weights, which open the gate.
         client.pace(memory.response.staleness_bound)
         # A resumed run restarts its episodes where the uninterrupted one did: at the checkpoint.
+        # In step it is thereby the same run; later than that, its first batches are less late.
         client.publish(
             step.version, save(step.weights()), reset_environments=exact and step.version > 0
         )
@@ -217,6 +219,21 @@ def _newest(arguments: RoleArguments, checkpoints: CheckpointFolder) -> Checkpoi
         )
         raise RoleError(Reason.CHECKPOINT_INVALID, message, WRONG_CONFIGURATION)
     return None
+
+
+def _tell_of_less_lag(policy: StalenessPolicy, version: int) -> None:
+    """A checkpoint holds one version, so nothing older can act after a start at it."""
+    lag = policy.exact_lag
+    if lag and version > 0:
+        log.info(
+            "event=lag_begins_anew version=%d: the batches of versions %d to %d are all produced "
+            "by version %d, 0 to %d versions late",
+            version,
+            version,
+            version + lag,
+            version,
+            lag,
+        )
 
 
 def _memory(spec: AsyncRLJobSpec, step: LearnerStep) -> RunMemory:
