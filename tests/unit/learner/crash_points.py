@@ -1,10 +1,10 @@
 """Kills a process at every file-system call of a checkpoint's save, one call further each time.
 
-    python crash_points.py FOLDER
+    python crash_points.py FOLDER VERSION
 
-FOLDER holds a checkpoint of version 1; each child process saves version 2 over a copy of it. For
-every copy, prints the number of calls survived, the version that loads afterwards, and what is left
-in the folder after the next save.
+FOLDER holds a checkpoint of version 1 after 1 update; each child process saves one of VERSION after
+2 updates to a copy of it. For every copy, prints the number of calls survived, the updates of what
+loads afterwards, and what is left in the folder after the next save.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
 
-def checkpoint(version: int) -> Checkpoint:
-    return Checkpoint(version, {"weight": torch.full((64,), float(version))}, {"updates": version})
+def checkpoint(version: int, updates: int) -> Checkpoint:
+    return Checkpoint(version, {"weight": torch.full((64,), float(updates))}, {"updates": updates})
 
 
 class Killer:
@@ -51,7 +51,7 @@ class Killer:
         self._left -= 1
 
 
-def main(root: Path) -> None:
+def main(root: Path, version: int) -> None:
     calls, killed = 0, True
     while killed:
         folder = root.with_name(f"{root.name}-{calls}")
@@ -59,19 +59,21 @@ def main(root: Path) -> None:
         child = os.fork()
         if child == 0:
             Killer(folder, calls)
-            CheckpointFolder(folder, keep=1).save(checkpoint(2))
+            CheckpointFolder(folder, keep=1).save(checkpoint(version, 2))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         killed = os.WIFSIGNALED(status)
         loaded = CheckpointFolder(folder, keep=1).load_newest()
         assert loaded is not None
-        assert loaded.tensors["weight"][0] == loaded.version == loaded.state["updates"]
-        CheckpointFolder(folder, keep=1).save(checkpoint(3))
+        updates = loaded.state["updates"]
+        assert loaded.tensors["weight"][0] == updates
+        assert loaded.version == (version if updates == 2 else 1)
+        CheckpointFolder(folder, keep=1).save(checkpoint(3, 3))
         left = ",".join(sorted(path.name for path in folder.iterdir()))
-        sys.stdout.write(f"{calls} {loaded.version} {left}\n")
+        sys.stdout.write(f"{calls} {updates} {left}\n")
         sys.stdout.flush()
         calls += 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

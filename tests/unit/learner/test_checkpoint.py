@@ -203,15 +203,16 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_remains(
     assert loaded.version == 1
 
 
+@pytest.mark.parametrize("version", [2, 1], ids=["a new version", "the same version again"])
 def test_a_kill_at_any_moment_of_a_save_leaves_the_old_or_the_new_checkpoint(
-    tmp_path: Path,
+    version: int, tmp_path: Path
 ) -> None:
     root = tmp_path / "checkpoints"
     CheckpointFolder(root, keep=1).save(
         Checkpoint(1, {"weight": torch.full((64,), 1.0)}, {"updates": 1})
     )
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), str(root)],
+        [sys.executable, str(SCRIPT), str(root), str(version)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

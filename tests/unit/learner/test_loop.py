@@ -192,3 +192,48 @@ def test_a_regime_is_counted_only_where_there_is_a_cosine(
         loop_of(spec, step, client, tmp_path, telemetry, metrics=metrics).run()
     samples = [sample for family in metrics.regimes.collect() for sample in family.samples]
     assert sum(s.value for s in samples if s.name.endswith("_total")) == counted
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    checkpoint = CheckpointFolder(folder / "checkpoints", keep=1).load_newest()
+    assert checkpoint is not None
+    return checkpoint.state
+
+
+@pytest.mark.parametrize(
+    ("staleness", "updates"), [({"staleness.max": 4}, 5), ({"staleness.inject": 4}, 1)]
+)
+def test_the_last_checkpoint_holds_the_batches_that_made_no_version(
+    staleness: dict[str, int], updates: int, tmp_path: Path
+) -> None:
+    """Except with an exact lag, where the one before is what a run repeats to the bit."""
+    fragments, steps = fragments_of(make_spec(), make_step(make_spec()))
+    settings = {
+        "checkpoint.intervalVersions": 1,
+        "evaluation.intervalVersions": None,
+        "stopping.environmentSteps": 5 * steps,
+    }
+    spec = make_spec(SKIP_ALL_BUT_THE_FIRST | settings | staleness)
+    client, step = Script(fragments, batches=5), make_step(spec)
+    with Telemetry(tmp_path) as telemetry:
+        loop_of(spec, step, client, tmp_path, telemetry).run()
+    assert client.outcomes == ["trained"] + ["skipped"] * 4
+    assert last_state(tmp_path)["updates"] == updates
+
+
+@pytest.mark.parametrize("staleness", [{"staleness.max": 4}, {"staleness.inject": 4}])
+def test_the_last_checkpoint_holds_the_evaluation_of_its_version(
+    staleness: dict[str, int], tmp_path: Path
+) -> None:
+    fragments, _ = fragments_of(make_spec(), make_step(make_spec()))
+    settings = {
+        "checkpoint.intervalVersions": 1,
+        "evaluation.intervalVersions": 1,
+        "stopping.policyVersions": 2,
+    }
+    spec = make_spec(settings | staleness)
+    client, step = Script(fragments, batches=2), make_step(spec)
+    client.evaluates = True
+    with Telemetry(tmp_path) as telemetry:
+        loop_of(spec, step, client, tmp_path, telemetry).run()
+    assert last_state(tmp_path)["progress"]["evaluation"] == [2, 8.0, 2]

@@ -67,6 +67,7 @@ class CheckpointFolder:
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and delete what is beyond `keep`. Raises OSError (disk full, ...)."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._put_back()
         self._remove_temporary()
         target = self.path_of(checkpoint)
         temporary = self.path / f".{target.name}.tmp"
@@ -78,7 +79,7 @@ class CheckpointFolder:
             if isinstance(error, OSError):  # those of write and fsync come without a name
                 raise OSError(error.errno, error.strerror, str(target)) from error
             raise
-        if target.exists():  # damaged: a run that had loaded it would not write it again
+        if target.exists():  # damaged, or of this version before its last batches
             target.rename(self.path / f".{target.name}.old")
         temporary.rename(target)
         _sync_folder(self.path)
@@ -120,7 +121,16 @@ class CheckpointFolder:
         """Checkpoints from old to new; whatever else lies there is not ours."""
         if not self.path.is_dir():
             return []
+        self._put_back()
         return sorted((p for p in self.path.iterdir() if FOLDER.fullmatch(p.name)), key=_version)
+
+    def _put_back(self) -> None:
+        """Undo a replacement that was killed between its two renames: the old one is whole."""
+        for path in self.path.iterdir():
+            if path.suffix == ".old" and TEMPORARY.fullmatch(path.name):
+                target = self.path / path.stem.removeprefix(".")
+                if not target.exists():
+                    path.rename(target)
 
     def _remove_temporary(self) -> None:
         for path in self.path.iterdir():

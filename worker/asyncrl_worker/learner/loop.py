@@ -83,6 +83,7 @@ class TrainingLoop:
         self._clock = clock
         self._checkpoint_at = clock()
         self._checkpoint = memory.checkpoint
+        self._saved = self._moment if memory.checkpoint.version == step.version else None
         self._counts = memory.alignment
         self._evaluation_requested = -1
         self._newest: tuple[UpdateResult, Judgement] | None = None
@@ -306,9 +307,26 @@ class TrainingLoop:
         by_time = seconds is not None and self._clock() - self._checkpoint_at >= seconds
         return by_version or by_time
 
+    @property
+    def _moment(self) -> tuple[int, int, int]:
+        """What a checkpoint must be as new as: version, updates, version of the evaluation."""
+        return self._step.version, self._step.updates, self._evaluated
+
+    def _is_saved(self) -> bool:
+        """Whether the newest checkpoint will do.
+
+        With an exact lag it does in spite of batches that made no version: a run that is resumed
+        from it repeats them to the bit, but from one after them only their like.
+        """
+        if self._saved is None or self._saved == self._moment:
+            return self._saved is not None
+        same_version = self._saved[0] == self._step.version
+        moved_on = self._saved[1] != self._step.updates
+        return self._policy.exact_lag is not None and same_version and moved_on
+
     def _save_checkpoint(self, patience: float = math.inf) -> None:
-        """Write a checkpoint of this version, unless there is one; wait `patience` for the peer."""
-        if self._checkpoint.version == self._step.version:
+        """Write a checkpoint, unless there is one of now; wait `patience` for the peer."""
+        if self._is_saved():
             return
         # What a resumed run goes on from, ledger and metrics included, is complete up to here.
         try:
@@ -319,7 +337,7 @@ class TrainingLoop:
             log.warning("event=settlement_lost error=%s", error)
         self._telemetry.flush()
         path = self._memory.save(self._checkpoints, ledger=self._client.ledger)
-        self._checkpoint_at = self._clock()
+        self._checkpoint_at, self._saved = self._clock(), self._moment
         self._checkpoint = CheckpointStatus(
             version=self._step.version, path=str(path), time=report.now()
         )
