@@ -53,6 +53,34 @@ class Gated(gymnasium.Env[Any, Any]):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
 
+class Wavering(Gated):
+    """As Gated, but until the gate is open an episode ends where two actions in a row differ.
+
+    A policy that explores ends it soon. A greedy one, which sees the same state again and again,
+    never does.
+    """
+
+    def __init__(self, gate: str) -> None:
+        super().__init__(gate)
+        self._last: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        self._last = None
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, ended, truncated, info = super().step(action)
+        if not self._reward:
+            ended = self._last is not None and action != self._last
+            self._last = int(action)
+        return observation, reward, ended, truncated, info
+
+    def _observation(self) -> Any:
+        return np.zeros(3, np.float32)
+
+
 def _claims(path: Path) -> bool:
     """Whether this process was the first to ask for `path`."""
     try:
@@ -65,3 +93,4 @@ def _claims(path: Path) -> bool:
 
 if "Gated-v0" not in gymnasium.registry:
     gymnasium.register("Gated-v0", entry_point=f"{MODULE}:Gated")
+    gymnasium.register("Wavering-v0", entry_point=f"{MODULE}:Wavering")

@@ -470,12 +470,26 @@ def test_evaluations_reach_an_actor_and_come_back(server: LiveServer, address: s
         assert isinstance(stream.receive(DEADLINE), Ticket)
 
 
-def test_an_evaluation_can_be_given_back(server: LiveServer, address: str) -> None:
+def test_an_evaluation_can_be_abandoned(server: LiveServer, address: str) -> None:
     with learner(address) as client, actor(address, 0) as first:
         client.publish(0, BLOB, evaluate_episodes=2)
         assert isinstance(first.receive(DEADLINE), Evaluate)
         first.ready()
+        assert isinstance(first.receive(DEADLINE), Ticket)
+        assert client.evaluations(0.5) == []
+        assert server.look(lambda state: state.evaluations.given_up) == 1
+
+
+def test_once_training_is_over_no_evaluation_waits_for_it(server: LiveServer, address: str) -> None:
+    with learner(address) as client, actor(address, 0) as first:
+        client.publish(0, BLOB, evaluate_episodes=2)
         assert isinstance(first.receive(DEADLINE), Evaluate)
+        client.publish(1, BLOB, evaluate_episodes=2)
+        first.ready()
+        granted = ticket(first)
+        assert client.evaluations(0.5) == []
+        assert deliver(first, granted).accepted
+        assert first.receive(DEADLINE) == Evaluate(1, 2)
 
 
 def test_exact_lag_over_the_wire(address: str) -> None:

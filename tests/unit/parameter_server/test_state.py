@@ -596,6 +596,85 @@ def test_exact_needs_the_versions_of_its_lag_and_bounded_the_newest_two() -> Non
     assert bounded.state.needed_versions == {4, 5}
 
 
+class TestEvaluationsBesideTraining:
+    """However long evaluations take, a learner that can be served is served."""
+
+    SECONDS = 30.0
+    """What an evaluation takes before its actor gives it up; a fragment takes one second."""
+
+    @pytest.mark.parametrize("actors", [1, 2, 3, 8])
+    @pytest.mark.parametrize(
+        ("maximum", "inject", "wait"),
+        [(0, None, False), (4, 0, False), (4, 5, False), (1, None, False), (8, None, True)],
+    )
+    def test_no_batch_waits_for_more_than_the_rest_of_one_evaluation(
+        self, maximum: int, inject: int | None, wait: bool, actors: int
+    ) -> None:
+        """Every version is evaluated, every evaluation is endless."""
+        server = Server(maximum=maximum, inject=inject, wait=wait, batch=4, actors=actors)
+        given_up = self.work(server, until=1200.0, limit=self.SECONDS + 6 * 4)
+        assert given_up >= 1200 / self.SECONDS / 2, "the evaluations are not starved either"
+
+    def work(self, server: Server, *, until: float, limit: float) -> int:
+        """Actors and a learner at work; how many evaluations were abandoned."""
+        due: dict[int, float] = {}  # session -> when it is done with what it was sent last
+        asked: dict[int, object] = {}
+        abandoned, trained_at = 0, 0.0
+        sessions = range(1, server.state.connected + 1)
+        while server.now < until:
+            for session in sessions:
+                message = server.last(session)
+                if isinstance(message, Ticket | Evaluate) and asked.get(session) is not message:
+                    asked[session] = message
+                    slow = isinstance(message, Evaluate)
+                    due[session] = server.now + (self.SECONDS if slow else 1.0)
+            evaluating = sum(isinstance(asked.get(session), Evaluate) for session in due)
+            assert evaluating < max(2, len(sessions)), "one at least is left for training"
+            session = min(due, key=lambda session: due[session])
+            server.now = due.pop(session)
+            if isinstance(asked[session], Ticket):
+                server.deliver(session)
+            else:
+                abandoned += 1
+                server.apply(server.state.actor_ready(session))
+            while (batch := server.take()) is not None:
+                assert server.now - trained_at <= limit, "training starves"
+                trained_at = server.now
+                server.publish(server.version + 1, evaluate=2)
+                server.consume(batch, "trained", server.version)
+        assert server.now - trained_at <= limit, "training starves"
+        return abandoned
+
+    def test_one_that_is_abandoned_is_given_up(self) -> None:
+        server = Server(maximum=4, actors=1, publish=False)
+        server.publish(0, evaluate=3)
+        assert server.last(1) == Evaluate(0, 3)
+        server.apply(server.state.actor_ready(1))
+        server.fill([1])
+        assert server.take() is not None
+        assert [m for m in server.sent[1] if isinstance(m, Evaluate)] == [Evaluate(0, 3)]
+        assert server.state.evaluations.given_up == 1
+
+    def test_an_actor_without_other_work_does_not_wait_for_a_batch(self) -> None:
+        server = Server(maximum=1, batch=2, actors=1, publish=False)
+        server.publish(0, evaluate=3)
+        server.publish(1, evaluate=3)
+        server.apply(server.state.evaluation_arrived(1, 0, [1.0], [1]))
+        assert isinstance(server.last(1), Ticket), "a batch comes first"
+        server.fill([1])
+        assert server.last(1) == Evaluate(1, 3), "the gate is closed"
+
+    def test_what_nobody_wants_any_more_counts_while_it_occupies_its_actor(self) -> None:
+        server = Server(maximum=1, batch=2, actors=2, publish=False)
+        server.publish(0, evaluate=3)
+        server.state.learner_hello(1, 0, None, [])
+        server.publish(0, evaluate=2)
+        assert not server.tickets(1) and isinstance(server.last(2), Ticket)
+        server.apply(server.state.evaluation_arrived(1, 0, [1.0], [1]))
+        assert isinstance(server.last(1), Ticket), "a batch comes first"
+        assert server.state.results(0) == []
+
+
 def test_an_evaluation_goes_to_the_next_free_actor_and_pins_its_version() -> None:
     server = Server(maximum=4, actors=2)
     server.publish(1, evaluate=3)
@@ -633,10 +712,11 @@ def test_a_lost_evaluation_is_tried_again_but_not_for_ever() -> None:
         server.apply(server.state.actor_lost(session))
         session += 1
         server.join(session, 0, attempt)
+        server.fill([session])
     server.apply(server.state.actor_lost(session))
     server.join(session + 1, 0, TRIES)
-    assert isinstance(server.last(session + 1), Ticket)
-    assert server.state.evaluations.given_up == 1
+    assert not isinstance(server.last(session + 1), Evaluate)
+    assert (server.state.evaluations.pending, server.state.evaluations.given_up) == (0, 1)
 
 
 def test_waiting_evaluations_are_bounded_and_the_newest_survive() -> None:

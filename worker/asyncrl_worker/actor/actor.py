@@ -82,7 +82,10 @@ class Actor:
         metrics: ActorMetrics,
         clock: Callable[[], float],
     ) -> None:
-        """`evaluation`: environments for evaluations only; None gives every evaluation back."""
+        """`evaluation`: environments for evaluations only; None gives every evaluation up.
+
+        `evaluation_seconds`: longest time of one on `clock`; one that takes longer is given up.
+        """
         self._stream = stream
         self._rollout = rollout
         self._layout = layout
@@ -230,7 +233,9 @@ class Actor:
         if outcome is None and not self._stopping:
             log.warning(
                 "event=evaluation_abandoned version=%d seconds=%.0f "
-                'remedy="limit the episodes length (max_episode_steps)"',
+                "remedy=\"limit the episodes' length (max_episode_steps) or their number "
+                "(spec.evaluation.episodes), or raise spec.runPolicy.stallTimeoutSeconds: "
+                'an evaluation may take half of it"',
                 request.version,
                 self._evaluation_seconds,
             )

@@ -44,6 +44,10 @@ log = logging.getLogger("asyncrl.actor")
 # A parameter server that hangs is found after one stall timeout and needs time to come back.
 STALL_TIMEOUTS_WITHOUT_PEER = 2.0
 
+EVALUATION_STALL_TIMEOUTS = 0.5
+"""Longest evaluation. Where training needs this actor, the learner makes no progress meanwhile, and
+after a whole stall timeout without any it is restarted: the rest is for the next batch."""
+
 
 def main(arguments: RoleArguments, stop: Stop) -> int:
     """Make the environments, connect, and work until the run is over or a signal comes."""
@@ -109,7 +113,7 @@ def _run(arguments: RoleArguments, stop: Stop) -> int:
             index=arguments.index,
             seed=spec.seed,
             evaluation=evaluation,
-            evaluation_seconds=timeout,
+            evaluation_seconds=EVALUATION_STALL_TIMEOUTS * timeout,
             metrics=metrics,
             clock=time.monotonic,
         )

@@ -1,4 +1,10 @@
-"""Evaluations: asked for by the learner with a version, run by whichever actor is free next."""
+"""Evaluations: asked for by the learner with a version, run by an actor that training can spare.
+
+An actor that evaluates produces nothing. Training goes on all the same, whatever an evaluation
+takes: at most half of the actors evaluate at once, and once an evaluation has begun or ended, the
+next one begins only after another batch, unless its actor has nothing else to do. So where every
+batch needs the one actor that evaluates, it waits for the rest of one evaluation, never for two.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +41,7 @@ class Evaluations:
         self._pending: deque[EvaluationTask] = deque()
         self._results: deque[Evaluation] = deque(maxlen=RESULTS_LIMIT)
         self._number = 0
+        self._turn = True  # no evaluation has begun or ended since the last batch
         self.given_up = 0
 
     @property
@@ -52,12 +59,34 @@ class Evaluations:
             self._pending.popleft()
             self.given_up += 1
 
-    def assign(self) -> EvaluationTask | None:
-        """The next task, for a free actor."""
-        return self._pending.popleft() if self._pending else None
+    @property
+    def due(self) -> bool:
+        """Whether one is to begin before more fragments are produced."""
+        return self._turn and bool(self._pending)
+
+    def batch_taken(self) -> None:
+        """Training has got what it waited for: it is an evaluation's turn."""
+        self._turn = True
+
+    def begin(self, evaluating: int, actors: int) -> EvaluationTask | None:
+        """The next task, for a free one of `actors`, of which so many are `evaluating`."""
+        if not self._pending or (evaluating and 2 * (evaluating + 1) > actors):
+            return None
+        self._turn = False
+        return self._pending.popleft()
+
+    def ended(self) -> None:
+        """An actor is done with an evaluation, whatever came of it."""
+        self._turn = False
+
+    def give_up(self, task: EvaluationTask) -> None:
+        """The actor abandoned `task`, most likely for time: another one would do no better."""
+        self.ended()
+        self.given_up += 1
 
     def give_back(self, task: EvaluationTask) -> None:
         """The actor of `task` is lost: next in line, unless that happened too often."""
+        self.ended()
         task.tries += 1
         if task.tries < TRIES:
             self._pending.appendleft(task)
@@ -68,6 +97,7 @@ class Evaluations:
         self, task: EvaluationTask, returns: Sequence[float], lengths: Sequence[int]
     ) -> bool:
         """Keeps the result; False where it is not one (then the task is given up)."""
+        self.ended()
         valid = (
             1 <= len(returns) <= task.episodes
             and len(lengths) == len(returns)
@@ -90,3 +120,4 @@ class Evaluations:
         """A new learner attempt: what is waiting belongs to weights that are gone."""
         self._pending.clear()
         self._results.clear()
+        self._turn = True

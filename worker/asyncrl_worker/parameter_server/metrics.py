@@ -121,7 +121,7 @@ class ParameterServerMetrics:
         yield rejected
         yield CounterMetricFamily(
             f"{PREFIX}_evaluations_given_up",
-            "Evaluations that were replaced by newer ones or lost too many actors.",
+            "Evaluations out of time, replaced by newer ones, or that lost too many actors.",
             value=now.evaluations_given_up,
         )
         version = math.nan if now.version is None else now.version

@@ -37,8 +37,12 @@ class Actor:
     @property
     def busy(self) -> int:
         """Pieces of work that occupy the actor."""
-        evaluating = self.evaluation is not None or self.void_evaluation
-        return len(self.orders) + len(self.void_tickets) + evaluating
+        return len(self.orders) + len(self.void_tickets) + self.evaluating
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether an evaluation occupies the actor, one that nobody wants any more too."""
+        return self.evaluation is not None or self.void_evaluation
 
     @property
     def wants_work(self) -> bool:

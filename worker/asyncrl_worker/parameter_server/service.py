@@ -298,7 +298,8 @@ class ParameterServerService(ParameterServerServicer):
 
     def _next_batch(self, request: pb.NextBatchRequest) -> Batch | None:
         self._state.learner.check(request.attempt, request.incarnation)
-        if request.evaluations_only:
+        if request.evaluations_only:  # training is over: no evaluation has to wait for it
+            self._state.evaluations.batch_taken()
             return None
         batch, stale, effects = self._state.next_batch(request.attempt, list(request.held))
         if batch is not None:

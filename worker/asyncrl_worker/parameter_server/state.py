@@ -186,7 +186,9 @@ class ParameterServerState:
             return []
         task = actor.evaluation
         if task is None or task.version != version:
-            if not actor.void_evaluation:
+            if actor.void_evaluation:
+                self.evaluations.ended()
+            else:
                 self.rejected["evaluation"] += 1
         elif not self.evaluations.complete(task, returns, lengths):
             self.rejected["evaluation"] += 1
@@ -267,6 +269,7 @@ class ParameterServerState:
             self.ledger.drop_queued(DropReason.STALE, len(stale))
         if batch_or_none is not None:
             self._next_batch += 1
+            self.evaluations.batch_taken()
             for staleness in batch_or_none.staleness:
                 self.policy.check(staleness)
         return batch_or_none, stale, self._dispatch() if stale else []
@@ -357,9 +360,12 @@ class ParameterServerState:
         self.ledger.drop_in_flight(reason, len(actor.orders))
         actor.orders.clear()
         actor.void_tickets.clear()
-        actor.void_evaluation = False
+        if actor.void_evaluation:
+            self.evaluations.ended()
+            actor.void_evaluation = False
         if actor.evaluation is not None:
-            self.evaluations.give_back(actor.evaluation)
+            lost = reason is DropReason.ACTOR_LOST
+            (self.evaluations.give_back if lost else self.evaluations.give_up)(actor.evaluation)
             actor.evaluation = None
 
     def _void_everything(self, reason: DropReason) -> None:
@@ -387,9 +393,17 @@ class ParameterServerState:
         return effects
 
     def _work_for(self, actor: Actor) -> ActorMessage | None:
-        if not actor.busy and (task := self.evaluations.assign()) is not None:
-            actor.evaluation = task
-            return Evaluate(task.version, task.episodes)
+        request = self._evaluation_for(actor) if self.evaluations.due else None
+        return request or self._ticket_for(actor) or self._evaluation_for(actor)
+
+    def _evaluation_for(self, actor: Actor) -> Evaluate | None:
+        if actor.busy or not self.evaluations.pending:
+            return None
+        evaluating = sum(other.evaluating for other in self._roster)
+        actor.evaluation = task = self.evaluations.begin(evaluating, self.connected)
+        return None if task is None else Evaluate(task.version, task.episodes)
+
+    def _ticket_for(self, actor: Actor) -> Ticket | None:
         order = self._schedule.grant(self._next_ticket, actor.index, self._clock())
         if order is None:
             return None
