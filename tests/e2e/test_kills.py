@@ -7,7 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from e2e.harness import Folder, SupervisedRun, gated_document
+from e2e.harness import Folder, SupervisedRun, gated_document, make_job, merged
+
+from asyncrl_api.manifest import dump_manifest
 
 
 def test_an_actor_and_the_parameter_server_are_replaced_beside_the_learner(
@@ -103,6 +105,43 @@ def test_a_learner_resumes_and_the_others_stay(tmp_path: Path) -> None:
     for version in (20, 40):
         state = folder.state(version)
         assert state["ledger"]["trained"] == 2 * state["updates"], "complete at the checkpoint"
+
+
+@pytest.mark.parametrize("staleness", [{"max": 0}, {"inject": 3}], ids=["synchronous", "inject"])
+def test_with_an_exact_lag_a_new_parameter_server_deals_to_as_many_actors_as_there_are_now(
+    staleness: dict[str, int], tmp_path: Path
+) -> None:
+    """What a change of spec.actors.replicas asks for: the learner and the other actors stay."""
+    gate = tmp_path / "gate"
+    document = gated_document(
+        gate,
+        actors={"replicas": 3},
+        algorithm={"fragmentsPerBatch": 3},
+        staleness=staleness,
+    )
+    with SupervisedRun(document, tmp_path / "run") as run:
+        folder = run.folder
+        run.until_version(10)
+        stay = {name: folder.pid(name) for name in ("learner-0", "actor-0", "actor-1")}
+        for attempt, replicas in enumerate((2, 3), start=1):
+            job = make_job(merged(document, {"spec": {"actors": {"replicas": replicas}}}))
+            folder.manifest.write_text(dump_manifest(job))
+            run.kill("parameter-server-0")
+            run.until_attempt("parameter-server-0", attempt)
+            before = fragments_of(folder, "actor-2")
+            run.advances(20)
+            assert (fragments_of(folder, "actor-2") > before + 1) == (replicas == 3)
+        assert {name: folder.pid(name) for name in stay} == stay
+        gate.touch()
+        assert run.end().phase == "Complete"
+    told = "event=without_work actor 2 gets no fragments to produce"
+    assert folder.words("actor-2").count(told) == 1
+    assert told not in folder.words("actor-1")
+
+
+def fragments_of(folder: Folder, actor: str) -> float:
+    """Fragments of an actor that were accepted."""
+    return folder.metrics_of(actor).get('asyncrl_actor_fragments_total{outcome="accepted"}', 0)
 
 
 @pytest.mark.parametrize("process", ["learner-0", "parameter-server-0"])

@@ -80,6 +80,16 @@ class StalenessPolicy:
         """Largest number of fragments in flight, queued or held by the learner together."""
         return (self.bound + 1) * self.fragments_per_batch
 
+    def without_work(self, actor: int) -> str:
+        """Why this actor index gets no fragments to produce, in one line; empty where it does."""
+        if self.exact_lag is None or actor < self.replicas:
+            return ""
+        return (
+            f"actor {actor} gets no fragments to produce: with an exact lag (staleness.max=0, or "
+            f"inject) they are dealt to the actors below {self.replicas}, the spec.actors.replicas "
+            "with which the parameter server was started; restart it to deal to others"
+        )
+
     def explain(self) -> str:
         """The derived bound and where it comes from, as one line for the log."""
         batch, limit = self.fragments_per_batch, self.outstanding_limit

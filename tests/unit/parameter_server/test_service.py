@@ -516,6 +516,30 @@ def test_exact_lag_over_the_wire(address: str) -> None:
         assert (granted.policy_version, granted.reset_seed) == (3, None)
 
 
+def test_an_actor_beyond_the_replicas_is_told_so(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays: it may evaluate, and be dealt to by the next parameter server."""
+    exact, more = (policy(inject=1, replicas=replicas) for replicas in (2, 3))
+    with LiveServer(address, exact):
+        client, extra = learner(address), actor(address, 2).__enter__()
+        client.publish(0, BLOB, evaluate_episodes=1)
+        assert extra.receive(DEADLINE) == Evaluate(0, 1)
+        (told,) = (r.getMessage() for r in caplog.records if r.name == "asyncrl")
+        assert told.startswith("event=without_work actor 2 gets no fragments to produce: ")
+        assert "the actors below 2, the spec.actors.replicas" in told
+        caplog.clear()
+        extra.send_evaluation(0, [1.0], [1])
+        assert extra.receive(0.5) is None
+    with LiveServer(address, more), client, extra:
+        client.next_batch(0.1)  # introduces itself, and publishes again
+        assert extra.receive(DEADLINE) == Evaluate(0, 1)
+        extra.ready()
+        assert isinstance(extra.receive(DEADLINE), Ticket)
+    with LiveServer(address, policy(replicas=2)), actor(address, 2):
+        assert "without_work" not in caplog.text, "a bounded lag deals to whoever is there"
+
+
 def test_the_version_is_not_a_number_until_there_is_one(server: LiveServer) -> None:
     registry = server.metrics(lambda service: service.metrics.registry)
     value = registry.get_sample_value("asyncrl_parameter_server_weights_version")

@@ -122,7 +122,12 @@ class ParameterServerService(ParameterServerServicer):
         number, session = self._next_session, Session(schema)
         self._next_session += 1
         self._sessions[number] = session
-        welcome = pb.Welcome(epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION)
+        notice = self._state.policy.without_work(hello.actor_index)
+        if notice:
+            log.warning("event=actor_without_work %s", notice)
+        welcome = pb.Welcome(
+            epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION, notice=notice
+        )
         session.put(pb.ServerMessage(welcome=welcome))
         self._note(
             self._state.actor_joined(

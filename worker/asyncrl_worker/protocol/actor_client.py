@@ -27,6 +27,7 @@ environments that use processes before entering the stream.
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import threading
@@ -61,6 +62,8 @@ from asyncrl_worker.protocol.retry import Retry
 from asyncrl_worker.protocol.rollouts_pb2_grpc import ParameterServerStub
 from asyncrl_worker.protocol.weights_transfer import WeightsFetch
 from asyncrl_worker.protocol.wire import schema_to_wire, server_message
+
+log = logging.getLogger("asyncrl")
 
 ServerMessage = Ticket | Ack | Evaluate | Drain
 
@@ -246,6 +249,8 @@ class ActorStream:
             if welcome.WhichOneof("message") == "refused":
                 connection.cancel()
                 raise self._refusal(welcome.refused)
+            if welcome.welcome.notice:
+                log.warning("event=without_work %s", welcome.welcome.notice)
             self._connection = connection
             return
 

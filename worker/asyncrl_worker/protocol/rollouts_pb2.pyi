@@ -93,12 +93,14 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ticket: _Optional[_Union[Ticket, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("epoch", "protocol_version")
+    __slots__ = ("epoch", "protocol_version", "notice")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     protocol_version: int
-    def __init__(self, epoch: _Optional[int] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    notice: str
+    def __init__(self, epoch: _Optional[int] = ..., protocol_version: _Optional[int] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class Ticket(_message.Message):
     __slots__ = ("id", "policy_version", "exact", "reset_seed", "weights_digest")
