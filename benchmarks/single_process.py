@@ -107,7 +107,7 @@ class SingleProcess:
     def newest_policy(self) -> InferencePolicy:
         """A copy of the present policy, as actors get it."""
         weights = {name: tensor.numpy().copy() for name, tensor in self.step.weights().items()}
-        return InferencePolicy.load(self._layout, weights, self.step.version)
+        return InferencePolicy(self._layout, weights, self.step.version)
 
     def _remember(self) -> None:
         self._policies.append(self.newest_policy())

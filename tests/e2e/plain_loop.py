@@ -177,7 +177,7 @@ def train(
             for index, rollout in enumerate(rollouts):
                 rollout.reset([reset_seed(spec.seed, version), index])
         arrays = {name: tensor.numpy().copy() for name, tensor in update.weights().items()}
-        policy = InferencePolicy.load(layout, arrays, version)
+        policy = InferencePolicy(layout, arrays, version)
         turns = range(version * size, (version + 1) * size)
         batch = [rollouts[turn % len(rollouts)].collect(policy, version) for turn in turns]
         losses.append(update(collate(batch)))

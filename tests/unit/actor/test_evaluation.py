@@ -32,7 +32,7 @@ def run(
     steps = itertools.count()
     return evaluate(
         environment,
-        InferencePolicy.load(layout, tensors),
+        InferencePolicy(layout, tensors),
         episodes=episodes,
         seed=[0],
         proceed=lambda: next(steps) < budget,

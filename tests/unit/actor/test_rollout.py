@@ -32,7 +32,7 @@ def random_policy(description: EnvironmentDescription, seed: int = 0) -> Inferen
         name: rng.standard_normal(shape).astype(np.float32) / 4
         for name, shape in layout.weight_shapes().items()
     }
-    return InferencePolicy.load(layout, tensors, version=5)
+    return InferencePolicy(layout, tensors, version=5)
 
 
 def collect(

@@ -106,7 +106,7 @@ class Stream:
         """The next batch for the learner at `version`."""
         if not self._policies or self._policies[-1].version != version:
             arrays = {name: tensor.numpy().copy() for name, tensor in weights.items()}
-            self._policies.append(InferencePolicy.load(self._layout, arrays, version))
+            self._policies.append(InferencePolicy(self._layout, arrays, version))
         policy = self._policies[0]
         return collate([rollout.collect(policy, policy.version) for rollout in self._rollouts])
 

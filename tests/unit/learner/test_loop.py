@@ -70,7 +70,7 @@ class Script:
 def fragments_of(spec: AsyncRLJobSpec, step: LearnerStep) -> tuple[list[bytes], int]:
     """One batch by the first version, and its environment steps."""
     weights = {name: tensor.numpy().copy() for name, tensor in step.weights().items()}
-    policy = InferencePolicy.load(step.layout, weights)
+    policy = InferencePolicy(step.layout, weights)
     environment = make_vector_environment(spec.workload, environments=ENVIRONMENTS)
     rollout = Rollout(environment, spec.algorithm.fragment_length, np.random.default_rng(0))
     collected = [

@@ -49,7 +49,7 @@ def normalised(observations: np.ndarray[Any, Any], weights: dict[str, Any]) -> t
 @pytest.mark.parametrize("action", [Discrete(2), Discrete(7), BOX], ids=str)
 def test_equals_the_network(action: ActionSpace, activation: Activation) -> None:
     network, weights = make(action, activation=activation)
-    policy = InferencePolicy.load(network.layout, weights, version=3)
+    policy = InferencePolicy(network.layout, weights, version=3)
     rng = np.random.default_rng(0)
     # Far enough out that normalised values are clipped.
     observations = rng.normal(scale=3, size=(64, 5)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_equals_the_network(action: ActionSpace, activation: Activation) -> None
 
 def test_hidden_layers_may_be_absent_and_batches_may_change_their_size() -> None:
     network, weights = make(Discrete(3), hidden=())
-    policy = InferencePolicy.load(network.layout, weights)
+    policy = InferencePolicy(network.layout, weights)
     observations = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     for size in (9, 1, 4):
         with torch.no_grad():
@@ -84,7 +84,7 @@ def test_hidden_layers_may_be_absent_and_batches_may_change_their_size() -> None
 def test_without_a_normaliser_observations_are_not_clipped() -> None:
     network, _ = make(Discrete(3), hidden=())
     weights = {name: tensor.numpy() for name, tensor in network.to_weights().items()}
-    policy = InferencePolicy.load(network.layout, weights)
+    policy = InferencePolicy(network.layout, weights)
     observations = np.full((1, 5), 1000.0, dtype=np.float32)
     _, log_probabilities = policy.act(observations, np.random.default_rng(0))
     with torch.no_grad():
@@ -103,7 +103,7 @@ def fixed_logits(logits: list[float]) -> InferencePolicy:
         "normalizer.mean": np.zeros(1, dtype=np.float32),
         "normalizer.scale": np.ones(1, dtype=np.float32),
     }
-    return InferencePolicy.load(layout, tensors)
+    return InferencePolicy(layout, tensors)
 
 
 def test_samples_follow_the_distribution() -> None:
@@ -139,7 +139,7 @@ def test_continuous_samples_have_mean_and_spread_of_the_gaussian() -> None:
         "normalizer.scale": np.ones(1, dtype=np.float32),
     }
     draws = 200_000
-    policy = InferencePolicy.load(layout, tensors)
+    policy = InferencePolicy(layout, tensors)
     actions, _ = policy.act(np.zeros((draws, 1), dtype=np.float32), np.random.default_rng(0))
     assert actions.shape == (draws, 2)
     error = 4 / np.sqrt(draws)
@@ -156,7 +156,7 @@ def test_log_probabilities_stay_exact_where_the_spread_is_tiny() -> None:
         "normalizer.mean": np.zeros(1, dtype=np.float32),
         "normalizer.scale": np.ones(1, dtype=np.float32),
     }
-    policy = InferencePolicy.load(layout, tensors)
+    policy = InferencePolicy(layout, tensors)
     observations = np.zeros((256, 1), dtype=np.float32)
     actions, log_probabilities = policy.act(observations, np.random.default_rng(0))
     standard = (actions[:, 0].astype(np.float64) - 5.0) * np.exp(9.0)
@@ -184,5 +184,5 @@ def test_weights_that_do_not_fit_are_refused(change: dict[str, Any], message: st
     network, weights = make(Discrete(3))
     weights = {name: value for name, value in (weights | change).items() if value is not None}
     with pytest.raises(MalformedWeights) as raised:
-        InferencePolicy.load(network.layout, weights)
+        InferencePolicy(network.layout, weights)
     assert message in str(raised.value)

@@ -196,7 +196,7 @@ class Actor:
 
     def _load(self, weights: Weights) -> InferencePolicy:
         tensors = decode(weights.data, limit=len(weights.data))
-        return InferencePolicy.load(self._layout, tensors, weights.version)
+        return InferencePolicy(self._layout, tensors, weights.version)
 
     def _evaluate(self, request: Evaluate) -> None:
         outcome = self._run_evaluation(request)

@@ -26,8 +26,13 @@ class InferencePolicy:
     """
 
     def __init__(
-        self, layout: PolicyLayout, tensors: Mapping[str, NDArray[Any]], version: int
+        self, layout: PolicyLayout, tensors: Mapping[str, NDArray[Any]], version: int = 0
     ) -> None:
+        """The policy of these weights (names and shapes: PolicyLayout.weight_shapes).
+
+        Raises:
+            MalformedWeights: a tensor is missing, unknown, of a wrong form, or not finite.
+        """
         layout.check_weights(tensors)
         self.layout = layout
         self.version = version
@@ -48,17 +53,6 @@ class InferencePolicy:
             )
         self._buffers: list[Float32] = []
         self._columns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-
-    @classmethod
-    def load(
-        cls, layout: PolicyLayout, tensors: Mapping[str, NDArray[Any]], version: int = 0
-    ) -> InferencePolicy:
-        """The policy of these weights (names and shapes: PolicyLayout.weight_shapes).
-
-        Raises:
-            MalformedWeights: a tensor is missing, unknown, of a wrong form, or not finite.
-        """
-        return cls(layout, tensors, version)
 
     def act(self, observations: Float32, rng: np.random.Generator) -> tuple[Actions, Float32]:
         """Sample an action for every environment.
