@@ -9,6 +9,7 @@ import pytest
 
 from asyncrl_worker.parameter_server.effects import Close, Effect, Send
 from asyncrl_worker.parameter_server.evaluations import PENDING_LIMIT, TRIES
+from asyncrl_worker.parameter_server.fence import LearnerId
 from asyncrl_worker.parameter_server.roster import ACTORS_LIMIT
 from asyncrl_worker.parameter_server.schedule import HELD_LIMIT, Batch, HeldByLearner
 from asyncrl_worker.parameter_server.state import MALFORMED_LIMIT, ParameterServerState
@@ -19,6 +20,11 @@ from asyncrl_worker.staleness import Ledger, StalenessPolicy, reset_seed
 
 EPOCH = 99
 SEED = 5
+
+
+def process(attempt: int, incarnation: int = 0) -> LearnerId:
+    """A process of the learner."""
+    return LearnerId(attempt, incarnation)
 
 
 def ledger_of(held: Sequence[HeldByLearner]) -> Ledger:
@@ -57,7 +63,7 @@ class Server:
         self.version = version
         for index in range(actors if join else 0):
             self.join(index + 1, index)
-        self.state.learner_hello(0, version, ledger_of(held), held)
+        self.state.learner_hello(process(0), version, ledger_of(held), held)
         if publish:
             self.publish(version)
 
@@ -93,7 +99,7 @@ class Server:
         self.version = version
         self.apply(
             self.state.published(
-                self.state.attempt or 0,
+                process(self.state.attempt or 0),
                 version,
                 evaluate_episodes=options.get("evaluate", 0),
                 reset_environments=bool(options.get("reset", 0)),
@@ -101,13 +107,13 @@ class Server:
         )
 
     def take(self, held: list[int] | None = None) -> Batch | None:
-        batch, _, effects = self.state.next_batch(self.state.attempt or 0, held or [])
+        batch, _, effects = self.state.next_batch(process(self.state.attempt or 0), held or [])
         self.apply(effects)
         return batch
 
     def consume(self, batch: Batch, outcome: str, version: int) -> None:
-        attempt = self.state.attempt or 0
-        self.apply(self.state.consumed(attempt, batch.id, outcome, version))
+        learner = process(self.state.attempt or 0)
+        self.apply(self.state.consumed(learner, batch.id, outcome, version))
 
     def advance(self, version: int) -> None:
         """One update, which makes `version`."""
@@ -157,7 +163,7 @@ def test_after_a_learner_restart_the_gate_opens_for_exactly_eta_plus_one_batches
     held = server.take()
     assert held is not None
     before = server.state.ledger.copy()
-    server.state.learner_hello(1, version, None, [])
+    server.state.learner_hello(process(1), version, None, [])
     after = server.state.ledger
     assert after.dropped["learner_restart"] == before.queued + before.in_flight
     assert server.fill([1, 2]) == 0, "nothing starts before the new attempt has published"
@@ -178,10 +184,10 @@ def test_a_skipped_batch_opens_the_gate_without_a_new_version() -> None:
 
 def test_pace_narrows_the_gate_and_never_widens_it() -> None:
     server = Server(maximum=3, batch=2, publish=False)
-    server.apply(server.state.pace(0, 1))
+    server.apply(server.state.pace(process(0), 1))
     server.publish(0)
     assert server.fill([1, 2]) == 4
-    server.apply(server.state.pace(0, 50))
+    server.apply(server.state.pace(process(0), 50))
     assert server.state.eta == 3
     assert server.fill([1, 2]) == 4
 
@@ -189,10 +195,10 @@ def test_pace_narrows_the_gate_and_never_widens_it() -> None:
 def test_a_new_learner_is_not_held_to_the_pace_of_the_one_before() -> None:
     """It may go on from a checkpoint that is older than the pace."""
     server = Server(maximum=8, batch=2, publish=False)
-    server.apply(server.state.pace(0, 1))
-    server.state.learner_hello(0, 0, None, [])
+    server.apply(server.state.pace(process(0), 1))
+    server.state.learner_hello(process(0), 0, None, [])
     assert server.state.eta == 1, "the same process again: nothing changes"
-    server.state.learner_hello(1, 0, None, [])
+    server.state.learner_hello(process(1), 0, None, [])
     server.publish(0)
     assert server.state.eta == 8
     assert server.fill([1, 2]) == 9 * 2
@@ -409,46 +415,56 @@ def test_the_learner_may_hold_a_bounded_number_of_batches() -> None:
     assert len(held) == HELD_LIMIT
 
 
-def test_older_attempts_are_fenced_and_newer_ones_must_introduce_themselves() -> None:
+def test_older_learners_are_fenced_and_newer_ones_must_introduce_themselves() -> None:
     server = Server()
     state = server.state
-    state.learner_hello(3, 0, None, [])
-    for attempt, error in ((2, Fenced), (4, HelloRequired)):
+    state.learner_hello(process(3, 71), 0, None, [])
+    state.learner_hello(process(3, 72), 0, None, [])
+    for learner, error in (
+        (process(2, 72), Fenced),
+        (process(3, 71), Fenced),
+        (process(3, 73), HelloRequired),
+        (process(4, 72), HelloRequired),
+    ):
         with pytest.raises(error):
-            state.published(attempt, 5, evaluate_episodes=0, reset_environments=False)
+            state.check(learner)
         with pytest.raises(error):
-            state.next_batch(attempt, [])
+            state.published(learner, 5, evaluate_episodes=0, reset_environments=False)
         with pytest.raises(error):
-            state.consumed(attempt, 1, "trained", 1)
+            state.next_batch(learner, [])
         with pytest.raises(error):
-            state.pace(attempt, 0)
+            state.consumed(learner, 1, "trained", 1)
         with pytest.raises(error):
-            state.finish(attempt)
+            state.pace(learner, 0)
+        with pytest.raises(error):
+            state.awaits_evaluations(learner)
+        with pytest.raises(error):
+            state.finish(learner)
     with pytest.raises(Fenced):
-        state.learner_hello(2, 0, None, [])
+        state.learner_hello(process(2, 72), 0, None, [])
 
 
 def test_a_later_process_of_the_same_attempt_begins_anew_and_fences_its_predecessor() -> None:
     server = Server(maximum=2)
     server.fill([1, 2])
     state = server.state
-    assert state.learner_hello(0, 0, None, [], incarnation=0) == [], "it only reconnected"
-    assert state.ledger.queued == 6
-    state.learner_hello(0, 4, None, [], incarnation=72)
+    state.learner_hello(process(0, 0), 0, None, [])
+    assert state.ledger.queued == 6, "it only reconnected"
+    state.learner_hello(process(0, 72), 4, None, [])
     assert state.ledger.dropped == {"learner_restart": 6}
     with pytest.raises(Fenced, match="attempt 0: this process was replaced"):
-        state.learner_hello(0, 0, None, [], incarnation=0)
+        state.learner_hello(process(0, 0), 0, None, [])
     with pytest.raises(Fenced, match="attempt 0: this process was replaced"):
-        state.learner.check(0, 0)
+        state.check(process(0, 0))
     with pytest.raises(HelloRequired):
-        state.learner.check(0, 73)
-    state.learner.check(0, 72)
-    server.publish(4)
+        state.check(process(0, 73))
+    state.check(process(0, 72))
+    server.apply(state.published(process(0, 72), 4, evaluate_episodes=0, reset_environments=False))
     assert server.fill([1, 2]) == 6, "the gate is open again"
-    state.learner_hello(1, 0, None, [], incarnation=0)
-    state.learner.check(1, 0)
+    state.learner_hello(process(1, 0), 0, None, [])
+    state.check(process(1, 0))
     with pytest.raises(Fenced, match="attempt 0 was replaced by attempt 1"):
-        state.learner.check(0, 72)
+        state.check(process(0, 72))
 
 
 def test_what_the_learner_says_is_checked() -> None:
@@ -459,7 +475,7 @@ def test_what_the_learner_says_is_checked() -> None:
     with pytest.raises(Refused, match="neither"):
         server.consume(batch, "eaten", 1)
     with pytest.raises(Refused, match="never handed out"):
-        server.state.consumed(0, 50, "trained", 1)
+        server.state.consumed(process(0), 50, "trained", 1)
     with pytest.raises(Refused, match="not newer"):
         server.publish(0)
     exact = Server(maximum=0)
@@ -476,12 +492,12 @@ def test_a_restarted_server_takes_over_the_ledger_and_the_held_batch() -> None:
     server.state = fresh
     for session in (1, 2):
         server.join(session, session - 1)
-    fresh.learner_hello(4, 7, last, [HeldByLearner(31, 2, 7)])
+    fresh.learner_hello(process(4), 7, last, [HeldByLearner(31, 2, 7)])
     assert fresh.ledger.dropped == {"stale": 2, "parameter_server_restart": 6}
     assert (fresh.ledger.trained, fresh.ledger.queued) == (10, 2)
     server.publish(7)
     assert server.fill([1, 2]) == 2, "the held batch counts against the gate"
-    server.apply(fresh.consumed(4, 31, "trained", 8))
+    server.apply(fresh.consumed(process(4), 31, "trained", 8))
     assert fresh.ledger.trained == 12
     server.publish(8)
     assert server.fill([1, 2]) == 2
@@ -491,7 +507,7 @@ def test_a_restarted_server_takes_over_the_ledger_and_the_held_batch() -> None:
 
 def test_late_work_for_an_older_learner_occupies_the_actor_until_it_answers() -> None:
     server = Server(actors=2)
-    server.state.learner_hello(1, 0, None, [])
+    server.state.learner_hello(process(1), 0, None, [])
     server.publish(0)
     assert len(server.tickets(1)) == 1, "busy with what nobody wants any more"
     ack = server.deliver(1)
@@ -539,7 +555,7 @@ def test_exact_does_not_deal_what_the_learner_holds_when_the_server_is_restarted
     server = Server(inject=lag, publish=False, actors=2, version=5, held=[HeldByLearner(9, 2, 5)])
     server.publish(5)
     assert server.fill([1, 2]) == 2 * lag, "the batches after the held one, and not that one"
-    server.apply(server.state.consumed(0, 9, "trained", 6))
+    server.apply(server.state.consumed(process(0), 9, "trained", 6))
     server.publish(6)
     server.advance(7)
     server.advance(8)
@@ -667,7 +683,7 @@ class TestEvaluationsBesideTraining:
     def test_what_nobody_wants_any_more_counts_while_it_occupies_its_actor(self) -> None:
         server = Server(maximum=1, batch=2, actors=2, publish=False)
         server.publish(0, evaluate=3)
-        server.state.learner_hello(1, 0, None, [])
+        server.state.learner_hello(process(1), 0, None, [])
         server.publish(0, evaluate=2)
         assert not server.tickets(1) and isinstance(server.last(2), Ticket)
         server.apply(server.state.evaluation_arrived(1, 0, [1.0], [1]))
@@ -731,11 +747,11 @@ def test_waiting_evaluations_are_bounded_and_the_newest_survive() -> None:
 def test_finish_drains_everybody_and_closes_the_ledger() -> None:
     server = Server(maximum=2, batch=2, actors=2)
     server.deliver(1)
-    server.apply(server.state.finish(0))
+    server.apply(server.state.finish(process(0)))
     assert [server.last(s) for s in (1, 2)] == [Drain(), Drain()]
     ledger = server.state.ledger
     assert ledger.queued == ledger.in_flight == 0
     assert ledger.dropped == {"finished": ledger.produced}
     server.join(10, 5)
     assert server.last(10) == Drain()
-    assert server.state.finish(0) == []
+    assert server.state.finish(process(0)) == []

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from asyncrl_worker.parameter_server.effects import Close, Effect, Send
+from asyncrl_worker.parameter_server.fence import LearnerId
 from asyncrl_worker.parameter_server.schedule import Batch, HeldByLearner
 from asyncrl_worker.parameter_server.state import ParameterServerState
 from asyncrl_worker.parameter_server.validation import Arrival
@@ -47,6 +48,10 @@ class ModelLearner:
     published: int = -1
     held: dict[int, Batch] = field(default_factory=dict)
     settled: list[int] = field(default_factory=list)
+
+    @property
+    def id(self) -> LearnerId:
+        return LearnerId(self.attempt, 0)
 
 
 class World:
@@ -130,7 +135,7 @@ class World:
         held = [HeldByLearner(b.id, b.size, b.version) for b in learner.held.values()]
         version = max(learner.version, learner.published)
         fresh = self.state.attempt != learner.attempt
-        self.apply(self.state.learner_hello(learner.attempt, version, self.last_ledger, held))
+        self.state.learner_hello(learner.id, version, self.last_ledger, held)
         if fresh:
             learner.start = version
 
@@ -143,7 +148,7 @@ class World:
         learner.published = max(learner.version, learner.published)
         self.apply(
             self.state.published(
-                learner.attempt,
+                learner.id,
                 learner.published,
                 evaluate_episodes=2 if options.get("evaluate") else 0,
                 reset_environments=options.get("reset", False),
@@ -153,7 +158,7 @@ class World:
 
     def take(self) -> Batch | None:
         learner = self.learner
-        batch, _, effects = self.state.next_batch(learner.attempt, list(learner.held))
+        batch, _, effects = self.state.next_batch(learner.id, list(learner.held))
         self.apply(effects)
         self.saw_reply()
         if batch is not None and batch.id not in learner.held:
@@ -169,7 +174,7 @@ class World:
             learner.version += 1
             if publish_first:
                 self.publish()
-        effects = self.state.consumed(learner.attempt, batch_id, outcome, learner.version)
+        effects = self.state.consumed(learner.id, batch_id, outcome, learner.version)
         del learner.held[batch_id]
         learner.settled.append(batch_id)
         self.apply(effects)
@@ -196,7 +201,7 @@ class World:
         assert self.state.ledger.queued == self.state.ledger.in_flight == 0
         self.publish()
         with pytest.raises(Fenced):
-            self.state.consumed(old.attempt, 1, "trained", 1)
+            self.state.consumed(old.id, 1, "trained", 1)
 
     def restart_server(self, survivors: list[int]) -> None:
         """kill -9: streams and memory are gone; some actors still hold an old ticket."""
@@ -344,7 +349,7 @@ class ServerMachine(RuleBasedStateMachine):
         """The server hands out a batch, the learner never sees it; it must come again."""
         world = self.world
         state = world.state
-        batch, _, effects = state.next_batch(world.learner.attempt, list(world.learner.held))
+        batch, _, effects = state.next_batch(world.learner.id, list(world.learner.held))
         world.apply(effects)
         again = world.take()
         if batch is not None:
@@ -366,14 +371,12 @@ class ServerMachine(RuleBasedStateMachine):
         world = self.world
         before = world.state.ledger.copy()
         batch_id = world.learner.settled[-1]
-        effects = world.state.consumed(
-            world.learner.attempt, batch_id, "trained", world.learner.version
-        )
+        effects = world.state.consumed(world.learner.id, batch_id, "trained", world.learner.version)
         assert effects == [] and world.state.ledger == before
 
     @rule(eta=st.integers(0, 5))
     def pace(self, eta: int) -> None:
-        self.world.apply(self.world.state.pace(self.world.learner.attempt, eta))
+        self.world.apply(self.world.state.pace(self.world.learner.id, eta))
         assert self.world.state.eta <= self.world.policy.bound
 
     @rule(back=st.integers(0, 3))

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 
 from asyncrl_worker.protocol.errors import Fenced, HelloRequired
 
 REMEMBERED = 16
 """Predecessors of one process that are remembered."""
+
+
+@dataclass(frozen=True)
+class LearnerId:
+    """Which process of the learner speaks; see `Fence` for the incarnation."""
+
+    attempt: int
+    incarnation: int
 
 
 class Admission(Enum):
@@ -58,33 +67,30 @@ class LearnerFence:
         self.attempt: int | None = None
         self._processes = Fence()
 
-    def admit(self, attempt: int, incarnation: int) -> bool:
+    def admit(self, learner: LearnerId) -> bool:
         """A learner says hello: True for a new one, False for the present one.
 
         Raises Fenced for a predecessor of the present one.
         """
-        self._refuse_older(attempt)
-        if attempt != self.attempt:
+        self._refuse_older(learner.attempt)
+        if learner.attempt != self.attempt:
             self._processes = Fence()
-        admission = self._processes.admit(incarnation)
+        admission = self._processes.admit(learner.incarnation)
         if admission is Admission.REPLACED:
-            raise Fenced(_replaced(attempt))
-        self.attempt = attempt
+            raise Fenced(_replaced(learner.attempt))
+        self.attempt = learner.attempt
         return admission is Admission.NEW
 
-    def check(self, attempt: int, incarnation: int) -> None:
+    def check(self, learner: LearnerId) -> None:
         """Raises Fenced for a predecessor of the present learner, HelloRequired for a successor."""
-        self.check_attempt(attempt)
-        if self._processes.replaced(incarnation):
-            raise Fenced(_replaced(attempt))
-        if incarnation != self._processes.present:
-            raise HelloRequired(f"this process of learner attempt {attempt} is not introduced")
-
-    def check_attempt(self, attempt: int) -> None:
-        """As `check`, for the attempt alone."""
+        attempt = learner.attempt
         self._refuse_older(attempt)
         if attempt != self.attempt:
             raise HelloRequired(f"learner attempt {attempt} has not introduced itself")
+        if self._processes.replaced(learner.incarnation):
+            raise Fenced(_replaced(attempt))
+        if learner.incarnation != self._processes.present:
+            raise HelloRequired(f"this process of learner attempt {attempt} is not introduced")
 
     def _refuse_older(self, attempt: int) -> None:
         if self.attempt is not None and attempt < self.attempt:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
 
+from asyncrl_worker.parameter_server.fence import LearnerId
 from asyncrl_worker.protocol.errors import (
     ConfigurationError,
     Fenced,
@@ -47,6 +48,16 @@ def role_problem(context: Context, roles: tuple[str, ...]) -> str:
     if any(name in roles for name in names):
         return ""
     return f"the certificate of {' or '.join(names) or 'nobody'} may not do this, {roles[0]}'s may"
+
+
+class _FromLearner(Protocol):
+    attempt: int
+    incarnation: int
+
+
+def learner_of(message: _FromLearner) -> LearnerId:
+    """Which process of the learner a message is from."""
+    return LearnerId(message.attempt, message.incarnation)
 
 
 def version_problem(role: str, version: int) -> str:

@@ -37,6 +37,23 @@ class Order:
     batch_version: int = -1
     position: int = -1
 
+    def objection(self, fragment: Arrival, newest: int | None) -> str:
+        """What is wrong with the policy versions of a fragment; empty where nothing is.
+
+        `newest`: the version that is published.
+        """
+        oldest = fragment.oldest
+        if self.exact and not oldest == fragment.newest == self.version:
+            return (
+                f"policy_versions: {oldest}..{fragment.newest}, the ticket is for "
+                f"exactly {self.version}"
+            )
+        if oldest < self.version:
+            return f"policy_versions: {oldest} is older than the ticket's {self.version}"
+        if newest is None or fragment.newest > newest:
+            return f"policy_versions: {fragment.newest} does not exist, the newest is {newest}"
+        return ""
+
 
 @dataclass(eq=False)
 class Queued:
@@ -102,7 +119,7 @@ class Schedule(Protocol):
     def take(self, batch_id: int) -> tuple[Batch | None, list[Queued]]:
         """The next complete batch, now held, and the fragments dropped as stale on the way."""
 
-    def consumed(self, batch_id: int, trained: bool, version: int) -> None:
+    def consumed(self, batch_id: int, version: int) -> None:
         """A held batch is settled and the learner is at `version`."""
 
     def pace(self, eta: int) -> int:
@@ -183,7 +200,7 @@ class BoundedSchedule:
         self.held[batch_id] = batch
         return batch, stale
 
-    def consumed(self, batch_id: int, trained: bool, version: int) -> None:
+    def consumed(self, batch_id: int, version: int) -> None:
         del self.held[batch_id]
         self._version = max(self._version, version)
         self._unpublished.append(version)
@@ -303,7 +320,7 @@ class ExactSchedule:
         self.held[batch_id] = batch
         return batch, []
 
-    def consumed(self, batch_id: int, trained: bool, version: int) -> None:
+    def consumed(self, batch_id: int, version: int) -> None:
         del self.held[batch_id]
         self._version = max(self._version, version)
         self._open()

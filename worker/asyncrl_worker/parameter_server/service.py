@@ -18,6 +18,7 @@ from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics, Snap
 from asyncrl_worker.parameter_server.refusals import (
     Context,
     abort,
+    learner_of,
     role_problem,
     status_of,
     version_problem,
@@ -81,7 +82,7 @@ class ParameterServerService(ParameterServerServicer):
         self.finished = asyncio.Event()
         self.failed = asyncio.Event()
         self.failure: Exception | None = None
-        self._note([])
+        self._carry_out([])
 
     @property
     def connected(self) -> int:
@@ -107,7 +108,7 @@ class ParameterServerService(ParameterServerServicer):
         refusal, schema = self._check_hello(first)
         if refusal:
             self._state.rejected["refused"] += 1
-            self._note([])
+            self._carry_out([])
             await context.write(pb.ServerMessage(refused=pb.Refused(reason=refusal)))
             return
         await self._serve_actor(first.hello, schema, messages, context)
@@ -129,7 +130,7 @@ class ParameterServerService(ParameterServerServicer):
             epoch=self._state.epoch, protocol_version=PROTOCOL_VERSION, notice=notice
         )
         session.put(pb.ServerMessage(welcome=welcome))
-        self._note(
+        self._carry_out(
             self._state.actor_joined(
                 number,
                 hello.actor_index,
@@ -145,7 +146,7 @@ class ParameterServerService(ParameterServerServicer):
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._sessions[number]
-            self._note(self._state.actor_lost(number))
+            self._carry_out(self._state.actor_lost(number))
             reader.cancel()
             writer.cancel()
             for result in await asyncio.gather(reader, writer, return_exceptions=True):
@@ -169,7 +170,7 @@ class ParameterServerService(ParameterServerServicer):
             else:
                 state.rejected["unknown"] += 1
                 effects = []
-            self._note(effects)
+            self._carry_out(effects)
 
     def _fragment(self, number: int, message: pb.FragmentMessage) -> list[Effect]:
         self.metrics.bytes_received.inc(len(message.tensors))
@@ -228,7 +229,7 @@ class ParameterServerService(ParameterServerServicer):
     ) -> pb.PublishReply:
         await self._require_role(context, LEARNER_NAME)
         try:
-            self._note(await self._transfers.receive(aiter(request_iterator)))
+            self._carry_out(await self._transfers.receive(aiter(request_iterator)))
         except (ProtocolError, TimeoutError, StopAsyncIteration) as error:
             await self._refuse(context, error)
         return pb.PublishReply(ledger=ledger_to_wire(self._state.ledger))
@@ -245,17 +246,16 @@ class ParameterServerService(ParameterServerServicer):
             validator = FragmentValidator(
                 schema_from_wire(request.schema), self._steps, self._environments
             )
-            effects = self._state.learner_hello(
-                request.attempt,
+            self._state.learner_hello(
+                learner_of(request),
                 request.version,
                 ledger_from_wire(request.ledger) if request.HasField("ledger") else None,
                 [HeldByLearner(h.batch_id, h.fragments, h.version) for h in request.held],
-                incarnation=request.incarnation,
             )
         except ProtocolError as error:
             await self._refuse(context, error)
         self._validator = validator
-        self._note(effects + self._refuse_mismatched())
+        self._carry_out(self._refuse_mismatched())
         log.info("event=learner_joined attempt=%d version=%d", request.attempt, request.version)
         return pb.LearnerHelloReply(
             epoch=self._state.epoch,
@@ -302,17 +302,16 @@ class ParameterServerService(ParameterServerServicer):
         return reply
 
     def _next_batch(self, request: pb.NextBatchRequest) -> Batch | None:
-        self._state.learner.check(request.attempt, request.incarnation)
-        if request.evaluations_only:  # training is over: no evaluation has to wait for it
-            self._state.evaluations.batch_taken()
+        if request.evaluations_only:
+            self._state.awaits_evaluations(learner_of(request))
             return None
-        batch, stale, effects = self._state.next_batch(request.attempt, list(request.held))
+        batch, stale, effects = self._state.next_batch(learner_of(request), list(request.held))
         if batch is not None:
             now = self._state.now()
             for queued in batch.fragments:
                 self.metrics.observe(queued, batch.version, now)
         if batch is not None or stale:
-            self._note(effects)
+            self._carry_out(effects)
         return batch
 
     async def Consumed(  # noqa: N802
@@ -320,10 +319,9 @@ class ParameterServerService(ParameterServerServicer):
     ) -> pb.ConsumedReply:
         await self._require_role(context, LEARNER_NAME)
         try:
-            self._state.learner.check(request.attempt, request.incarnation)
-            self._note(
+            self._carry_out(
                 self._state.consumed(
-                    request.attempt, request.batch_id, request.outcome, request.version
+                    learner_of(request), request.batch_id, request.outcome, request.version
                 )
             )
         except (ProtocolError, LedgerViolation) as error:
@@ -333,8 +331,7 @@ class ParameterServerService(ParameterServerServicer):
     async def Pace(self, request: pb.PaceRequest, context: Context) -> pb.PaceReply:  # noqa: N802
         await self._require_role(context, LEARNER_NAME)
         try:
-            self._state.learner.check(request.attempt, request.incarnation)
-            self._note(self._state.pace(request.attempt, request.eta))
+            self._carry_out(self._state.pace(learner_of(request), request.eta))
         except ProtocolError as error:
             await self._refuse(context, error)
         return pb.PaceReply(eta=self._state.eta)
@@ -344,18 +341,17 @@ class ParameterServerService(ParameterServerServicer):
     ) -> pb.FinishReply:
         await self._require_role(context, LEARNER_NAME)
         try:
-            self._state.learner.check(request.attempt, request.incarnation)
-            effects = self._state.finish(request.attempt)
+            effects = self._state.finish(learner_of(request))
         except (ProtocolError, LedgerViolation) as error:
             await self._refuse(context, error)
         self.finished.set()
-        self._note(effects)
+        self._carry_out(effects)
         return pb.FinishReply(ledger=ledger_to_wire(self._state.ledger))
 
     # Effects and refusals
 
-    def _note(self, effects: Iterable[Effect]) -> None:
-        """Carries out effects, publishes a snapshot and wakes whoever waits for a change."""
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        """Sends what is to be sent, publishes a snapshot and wakes whoever waits for a change."""
         for effect in effects:
             session = self._sessions.get(effect.session)
             if session is None:
@@ -382,7 +378,7 @@ class ParameterServerService(ParameterServerServicer):
     async def _require_role(self, context: Context, *roles: str) -> None:
         if problem := role_problem(context, roles):
             self._state.rejected["role"] += 1
-            self._note([])
+            self._carry_out([])
             await abort(context, grpc.StatusCode.PERMISSION_DENIED, problem)
 
     async def _refuse(self, context: Context, error: Exception) -> NoReturn:
@@ -390,7 +386,7 @@ class ParameterServerService(ParameterServerServicer):
             self._fail(error)
         code, kind, detail = status_of(error)
         self._state.rejected[kind] += 1
-        self._note([])
+        self._carry_out([])
         await abort(context, code, detail, kind)
 
     def _fail(self, error: Exception) -> None:

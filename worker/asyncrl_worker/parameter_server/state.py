@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from asyncrl_worker.parameter_server.effects import ActorMessage, Close, Effect, Send
 from asyncrl_worker.parameter_server.evaluations import Evaluations
-from asyncrl_worker.parameter_server.fence import LearnerFence
+from asyncrl_worker.parameter_server.fence import LearnerFence, LearnerId
 from asyncrl_worker.parameter_server.roster import Actor, Roster
 from asyncrl_worker.parameter_server.schedule import (
     Batch,
@@ -19,8 +19,8 @@ from asyncrl_worker.parameter_server.schedule import (
     Queued,
     schedule_of,
 )
-from asyncrl_worker.parameter_server.settled import SettledTickets, wrong_version
 from asyncrl_worker.parameter_server.validation import Arrival
+from asyncrl_worker.parameter_server.void_tickets import VoidTickets
 from asyncrl_worker.protocol.errors import MalformedMessage, Refused
 from asyncrl_worker.protocol.messages import Ack, Drain, Evaluate, Evaluation, Refusal, Ticket
 from asyncrl_worker.staleness import DropReason, Ledger, StalenessPolicy, successor_seed
@@ -34,8 +34,8 @@ TRAINED = "trained"
 class ParameterServerState:
     """Actors, tickets, batches and the ledger of one life (`epoch`) of the parameter server.
 
-    `clock` gives seconds. Learner events raise Fenced for an older attempt, Refused for what can
-    never be right, and HelloRequired where the learner must introduce itself first.
+    `clock` gives seconds. Learner events raise Fenced for a process that was replaced, Refused for
+    what can never be right, and HelloRequired where the learner must introduce itself first.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ParameterServerState:
         self.ledger = Ledger()
         self.evaluations = Evaluations()
         self.rejected: Counter[str] = Counter()
-        self.learner = LearnerFence()
+        self._fence = LearnerFence()
         self.published_version: int | None = None
         self.eta = policy.bound
         self.finished = False
@@ -60,14 +60,14 @@ class ParameterServerState:
         self._schedule = schedule_of(policy, seed)
         self._roster = Roster()
         self._resumed = False  # what was produced before this epoch may come from the same seeds
-        self._settled = SettledTickets()
+        self._void = VoidTickets()
         self._next_ticket = 1
         self._next_batch = 1
 
     @property
     def attempt(self) -> int | None:
         """The present learner's; None before the first."""
-        return self.learner.attempt
+        return self._fence.attempt
 
     # Actors
 
@@ -203,13 +203,11 @@ class ParameterServerState:
 
     def learner_hello(
         self,
-        attempt: int,
+        learner: LearnerId,
         version: int,
         last: Ledger | None,
         held: Sequence[HeldByLearner],
-        *,
-        incarnation: int = 0,
-    ) -> list[Effect]:
+    ) -> None:
         """A learner introduces itself, at `version`.
 
         The same process again: nothing changes. A higher attempt, or a later process of the same
@@ -218,8 +216,8 @@ class ParameterServerState:
         epoch: the ledger of the parameter server before this one is taken over.
         """
         first = self.attempt is None
-        if not self.learner.admit(attempt, incarnation):
-            return []
+        if not self._fence.admit(learner):
+            return
         batches: list[Batch] = []
         if first:
             batches = [Batch(item.batch_id, item.version, item.fragments) for item in held]
@@ -234,13 +232,16 @@ class ParameterServerState:
         self.finished = False
         self._schedule.start(version, batches)
         self.ledger.check()
-        return []
+
+    def check(self, learner: LearnerId) -> None:
+        """Raises what any event of this learner would; for calls that begin with other work."""
+        self._fence.check(learner)
 
     def published(
-        self, attempt: int, version: int, *, evaluate_episodes: int, reset_environments: bool
+        self, learner: LearnerId, version: int, *, evaluate_episodes: int, reset_environments: bool
     ) -> list[Effect]:
         """`version` can be fetched from now on."""
-        self.learner.check_attempt(attempt)
+        self._fence.check(learner)
         try:
             self._schedule.published(version, reset_environments)
         except ValueError as error:
@@ -251,14 +252,14 @@ class ParameterServerState:
         return self._dispatch()
 
     def next_batch(
-        self, attempt: int, held: Sequence[int]
+        self, learner: LearnerId, held: Sequence[int]
     ) -> tuple[Batch | None, list[Queued], list[Effect]]:
         """A batch, if one is complete, and the fragments dropped as stale on the way.
 
         A batch that was handed out but is not in `held` got lost with its reply and comes again.
         Raises StalenessViolation rather than hand out a batch beyond the bound.
         """
-        self.learner.check_attempt(attempt)
+        self._fence.check(learner)
         for batch in self._schedule.held.values():
             if batch.id not in held and batch.fragments:
                 return batch, [], []
@@ -274,9 +275,11 @@ class ParameterServerState:
                 self.policy.check(staleness)
         return batch_or_none, stale, self._dispatch() if stale else []
 
-    def consumed(self, attempt: int, batch_id: int, outcome: str, version: int) -> list[Effect]:
+    def consumed(
+        self, learner: LearnerId, batch_id: int, outcome: str, version: int
+    ) -> list[Effect]:
         """The learner settled a batch: `outcome` is "trained" or a drop reason."""
-        self.learner.check_attempt(attempt)
+        self._fence.check(learner)
         if outcome != TRAINED and outcome not in list(DropReason):
             raise Refused(f"outcome {outcome!a:.40} is neither 'trained' nor a drop reason")
         batch = self._schedule.held.get(batch_id)
@@ -284,28 +287,33 @@ class ParameterServerState:
             if 0 < batch_id < self._next_batch:
                 return []  # settled already: the reply got lost
             raise Refused(f"batch {batch_id} was never handed out")
-        self._schedule.consumed(batch_id, outcome == TRAINED, version)
+        self._schedule.consumed(batch_id, version)
         if outcome == TRAINED:
             self.ledger.train(batch.size)
         else:
             self.ledger.drop_queued(outcome, batch.size)
         return self._dispatch()
 
-    def pace(self, attempt: int, eta: int) -> list[Effect]:
+    def pace(self, learner: LearnerId, eta: int) -> list[Effect]:
         """Another effective bound, at most the job's own; see `eta` for the one in effect."""
-        self.learner.check_attempt(attempt)
+        self._fence.check(learner)
         self.eta = self._schedule.pace(eta)
         return self._dispatch()
 
-    def finish(self, attempt: int) -> list[Effect]:
+    def finish(self, learner: LearnerId) -> list[Effect]:
         """The run is over: everything outstanding is dropped, every actor drains."""
-        self.learner.check_attempt(attempt)
+        self._fence.check(learner)
         if self.finished:
             return []
         self.finished = True
         self._void_everything(DropReason.FINISHED)
         self._schedule.start(0, ())
         return [Send(actor.session, Drain()) for actor in self._roster]
+
+    def awaits_evaluations(self, learner: LearnerId) -> None:
+        """The learner takes no more batches: no evaluation has to wait for one."""
+        self._fence.check(learner)
+        self.evaluations.batch_taken()
 
     def results(self, seen: int) -> list[Evaluation]:
         """Evaluation results after number `seen`."""
@@ -326,7 +334,7 @@ class ParameterServerState:
         problem = (
             str(fragment)
             if isinstance(fragment, MalformedMessage)
-            else wrong_version(order, fragment, self.published_version)
+            else order.objection(fragment, self.published_version)
         )
         del actor.orders[ticket]
         if problem or isinstance(fragment, MalformedMessage):
@@ -340,7 +348,7 @@ class ParameterServerState:
 
     def _settle_unexpected(self, actor: Actor, ticket: int) -> str:
         actor.void_tickets.discard(ticket)
-        known = self._settled.forget(actor.index, ticket)
+        known = self._void.forget(actor.index, ticket)
         if known is not None:
             return f"{known}: the ticket was void, and is counted already"
         others = (other for other in self._roster if other is not actor)
@@ -356,7 +364,7 @@ class ParameterServerState:
         # Newest first: what is given back goes to the front of the actor's line.
         for ticket, order in reversed(actor.orders.items()):
             self._schedule.give_back(order)
-            self._settled.remember(actor.index, ticket, reason)
+            self._void.remember(actor.index, ticket, reason)
         self.ledger.drop_in_flight(reason, len(actor.orders))
         actor.orders.clear()
         actor.void_tickets.clear()
@@ -372,7 +380,7 @@ class ParameterServerState:
         """Drops all that is outstanding. Actors at work stay occupied until they answer."""
         for actor in self._roster:
             for ticket in actor.orders:
-                self._settled.remember(actor.index, ticket, reason)
+                self._void.remember(actor.index, ticket, reason)
             actor.void_tickets.update(actor.orders)
             actor.orders.clear()
             actor.void_evaluation |= actor.evaluation is not None

@@ -9,7 +9,7 @@ import grpc
 
 from asyncrl_worker.parameter_server.effects import Effect
 from asyncrl_worker.parameter_server.metrics import ParameterServerMetrics
-from asyncrl_worker.parameter_server.refusals import Context, abort, same_host
+from asyncrl_worker.parameter_server.refusals import Context, abort, learner_of, same_host
 from asyncrl_worker.parameter_server.state import ParameterServerState
 from asyncrl_worker.parameter_server.weights import StoredWeights, WeightsStore
 from asyncrl_worker.protocol import rollouts_pb2 as pb
@@ -58,7 +58,8 @@ class WeightsTransfers:
         """
         chunk = await _next_chunk(chunks)
         header = chunk.header
-        self._state.learner.check(header.attempt, header.incarnation)
+        learner = learner_of(header)
+        self._state.check(learner)
         newest = self._store.newest
         repeated = (
             self._state.published_version == header.version
@@ -75,10 +76,8 @@ class WeightsTransfers:
             except StopAsyncIteration:
                 break
         upload.verify()
-        # Another learner may have taken over during the upload.
-        self._state.learner.check(header.attempt, header.incarnation)
         effects = self._state.published(
-            header.attempt,
+            learner,  # another one may have taken over during the upload
             header.version,
             evaluate_episodes=header.evaluate_episodes,
             reset_environments=header.reset_environments,
