@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ def loop_of(
     *,
     metrics: LearnerMetrics | None = None,
     memory: RunMemory | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> TrainingLoop:
     return TrainingLoop(
         spec,
@@ -104,6 +107,7 @@ def loop_of(
         metrics=metrics or LearnerMetrics(),
         stop=Stop(),
         attempt=0,
+        clock=clock,
     )
 
 
@@ -237,3 +241,29 @@ def test_the_last_checkpoint_holds_the_evaluation_of_its_version(
     with Telemetry(tmp_path) as telemetry:
         loop_of(spec, step, client, tmp_path, telemetry).run()
     assert last_state(tmp_path)["progress"]["evaluation"] == [2, 8.0, 2]
+
+
+@pytest.mark.parametrize(("stall", "waits"), [(20, 10), (300, 30)])
+def test_the_end_waits_for_its_evaluation_less_than_a_supervisor_waits_for_progress(
+    stall: int, waits: float, tmp_path: Path
+) -> None:
+    class Slow(Script):
+        now = 0.0
+
+        def evaluations(self, timeout: float) -> list[Evaluation]:
+            self.now += timeout
+            return []
+
+    fragments, steps = fragments_of(make_spec(), make_step(make_spec()))
+    settings = {
+        "evaluation.intervalVersions": 1,
+        "runPolicy.stallTimeoutSeconds": stall,
+        "stopping.environmentSteps": steps,
+    }
+    spec = make_spec(settings)
+    client, step = Slow(fragments, batches=1), make_step(spec)
+    with Telemetry(tmp_path) as telemetry:
+        clock = lambda: client.now  # noqa: E731
+        ending = loop_of(spec, step, client, tmp_path, telemetry, clock=clock).run()
+    assert ending is not None and ending.outcome == "Complete"
+    assert client.now == waits

@@ -42,7 +42,8 @@ PEER_SHARE_OF_GRACE = 0.25
 step under way and the checkpoint."""
 
 FINAL_EVALUATION_SECONDS = 30.0
-"""Longest wait for the evaluation of the last version; a run that is over does not hang on it."""
+"""Longest wait for the evaluation of the last version, and never above half a stall timeout, after
+which it comes to nothing; a run that is over does not hang on it."""
 
 
 class TrainingLoop:
@@ -287,7 +288,8 @@ class TrainingLoop:
         self._exchange.flush()
         if ending.outcome != "Complete" or ending.reason == Reason.TARGET_RETURN_REACHED:
             return
-        deadline = self._clock() + FINAL_EVALUATION_SECONDS
+        stall = self._spec.run_policy.stall_timeout_seconds
+        deadline = self._clock() + min(FINAL_EVALUATION_SECONDS, stall / 2)
         while self._evaluation_requested > self._evaluated and not self._stop.requested:
             self.progressed_at = self._clock()
             if self._clock() >= deadline:
