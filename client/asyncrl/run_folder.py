@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from asyncrl.errors import JobError
 
 RUNS = Path("runs")
@@ -129,21 +131,46 @@ def new_run_folder(name: str, output: Path | None = None, runs: Path = RUNS) -> 
 
 
 def find_run_folder(run: str | None, runs: Path = RUNS) -> RunFolder:
-    """The run that a person means: a folder, the name of one under `runs`, or the newest."""
+    """The run that a person means: a folder, one under `runs`, that of a job, or the newest.
+
+    This is for looking; what ends or continues a run finds it with `find_run_of`.
+    """
     if run is not None:
         for path in (Path(run), runs / run):
             if (path / "manifest.yaml").is_file():
                 return RunFolder(path)
-    pattern = f"{run}-*" if run is not None else "*"
-    found = [manifest.parent for manifest in runs.glob(f"{pattern}/manifest.yaml")]
-    if found:
-        return RunFolder(max(found, key=lambda path: (path / "manifest.yaml").stat().st_mtime_ns))
-    if run is not None:
-        raise RunFolderError(
-            f"{run}: no such run; give the folder of a run, or a name in {runs}/; "
-            "a job on a cluster is found with --namespace"
-        )
+        return find_run_of(run, runs)
+    for path in _newest_first(runs):
+        return RunFolder(path)
     raise RunFolderError(f"{runs}/: no run here yet; start one with `asyncrl run FILE`")
+
+
+def find_run_of(job: str, runs: Path = RUNS) -> RunFolder:
+    """The newest run of the job of this name among the folders that are called after it."""
+    for path in _newest_first(runs):
+        # The name of the folder alone would take cartpole-lag16's for one of cartpole.
+        if path.name.startswith(f"{job}-") and job_of(RunFolder(path)) == job:
+            return RunFolder(path)
+    raise RunFolderError(
+        f"{job}: no such run; give the folder of a run, or a name in {runs}/; "
+        "a job on a cluster is found with --namespace"
+    )
+
+
+def job_of(folder: RunFolder) -> str | None:
+    """The name of the job that a folder is a run of; None where its manifest does not say."""
+    try:
+        manifest = yaml.safe_load(folder.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    metadata = manifest.get("metadata") if isinstance(manifest, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _newest_first(runs: Path) -> list[Path]:
+    found = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob("*/manifest.yaml")]
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

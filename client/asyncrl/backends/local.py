@@ -154,7 +154,13 @@ class LocalRun:
             return
         if not manifest.is_file():
             raise RunFolderError(f"{path}: no run to resume here; leave out --resume to start one")
-        changes = immutable_changes(load_manifest(manifest).spec, self._job.spec, STATE)
+        known = load_manifest(manifest)
+        if known.name != self._job.name:
+            raise RunFolderError(
+                f"metadata.name: {self._job.name} is not {known.name}, the job of the run in "
+                f"{path}; leave out --resume and choose another folder with --output"
+            )
+        changes = immutable_changes(known.spec, self._job.spec, STATE)
         if changes:
             raise RunFolderError("\n".join(str(change) for change in changes))
 

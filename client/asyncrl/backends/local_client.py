@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +16,14 @@ from asyncrl.backends.local import LocalRun
 from asyncrl.backends.run_logs import LogLine, RunLogs
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.errors import JobError, JobNotFoundError
-from asyncrl.run_folder import RUNS, RunFolder, RunFolderError, find_run_folder, new_run_folder
+from asyncrl.run_folder import (
+    RUNS,
+    RunFolder,
+    RunFolderError,
+    find_run_folder,
+    find_run_of,
+    new_run_folder,
+)
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus
@@ -176,9 +184,9 @@ class LocalClient:
 
     def resume(self, name: str) -> None:
         """Go on from the checkpoint."""
+        folder = self._folder_of(name)
         if self._going(name):
             return
-        folder = self._folder(name)
         phase = self.status(name).phase
         if phase in ("Complete", "Failed"):
             raise JobError(f"{name}: is {phase}, there is nothing to resume; submit it again")
@@ -186,7 +194,7 @@ class LocalClient:
 
     def delete(self, name: str) -> None:
         """End the run and remove its folder."""
-        folder = self._folder(name)
+        folder = self._folder_of(name)
         if name in self._mine or folder.in_use():
             self._own(name).end()
             self._mine.pop(name)
@@ -197,11 +205,21 @@ class LocalClient:
         background.begin()
 
     def _folder(self, name: str) -> RunFolder:
+        """What to look at: the newest run of the job, or else the folder of this name."""
+        with suppress(JobNotFoundError):
+            return self._folder_of(name)
+        try:
+            return find_run_folder(name, self._runs)
+        except RunFolderError as error:
+            raise JobNotFoundError(str(error)) from None
+
+    def _folder_of(self, name: str) -> RunFolder:
+        """What to resume or remove: only a run of the job itself, never a folder called alike."""
         mine = self._mine.get(name)
         if mine is not None:
             return mine.run.folder
         try:
-            return find_run_folder(name, self._runs)
+            return find_run_of(name, self._runs)
         except RunFolderError as error:
             raise JobNotFoundError(str(error)) from None
 

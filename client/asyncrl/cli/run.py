@@ -14,7 +14,7 @@ from asyncrl.backends.local import Display, LocalRun, Silent
 from asyncrl.cli.arguments import UsageFailure, manifest_argument, set_option, usage_errors
 from asyncrl.live import LiveView
 from asyncrl.plain import PlainView
-from asyncrl.run_folder import RunFolder, find_run_folder, new_run_folder
+from asyncrl.run_folder import RunFolder, find_run_of, new_run_folder
 from asyncrl.summary import run_rows, shown, summary
 from asyncrl_api.manifest import load_manifest
 from asyncrl_api.spec import AsyncRLJob
@@ -86,7 +86,7 @@ def _refuse_what_cannot_run(job: AsyncRLJob) -> None:
 
 def _folder(job: AsyncRLJob, output: Path | None, resume: bool) -> RunFolder:
     if resume and output is None:
-        return find_run_folder(job.name)
+        return find_run_of(job.name)
     return new_run_folder(job.name, output)
 
 

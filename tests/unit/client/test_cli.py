@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner
 
 from asyncrl import __version__
+from asyncrl.backends.local import LocalRun
 from asyncrl.cli.main import main
 
 FAKE_ROLE = Path(__file__).with_name("fake_role.py")
@@ -230,6 +231,34 @@ def test_wrong_use_is_code_2_and_one_line(
     assert line in result.stderr
     assert len(result.stderr.splitlines()) == (1 if result.stderr.startswith("error: ") else 4)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "words", "line"),
+    [
+        ("runs/cartpole-lag16-20260102-000000", (), "error: cartpole: no such run"),
+        ("runs/cartpole", (), "error: cartpole: no such run"),
+        ("mine", ("--output", "mine"), "metadata.name: cartpole is not cartpole-lag16, the job of"),
+    ],
+)
+def test_the_run_of_another_job_is_not_resumed(
+    folder: str,
+    words: tuple[str, ...],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(MANIFEST)
+    manifest = Path(folder, "manifest.yaml")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(MANIFEST.replace("cartpole", "cartpole-lag16"))
+    monkeypatch.setattr(LocalRun, "_prepare", lambda run: pytest.fail("it goes on in this folder"))
+    result = CliRunner().invoke(main, ["run", "job.yaml", "--resume", *words])
+    assert result.exit_code == 2, result.output
+    assert line in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "lag16" in manifest.read_text()
 
 
 def test_a_run_completes_with_code_0_and_plain_lines(

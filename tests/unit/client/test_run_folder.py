@@ -12,16 +12,19 @@ from asyncrl.run_folder import (
     RunFolder,
     RunFolderError,
     find_run_folder,
+    find_run_of,
     new_run_folder,
     read_json_object,
     write_atomically,
 )
 
 
-def make(path: Path, age: int) -> Path:
+def make(path: Path, age: int, job: str | None = None) -> Path:
+    """A run of `job`, by default of the one that its folder is called after."""
     path.mkdir(parents=True)
     manifest = path / "manifest.yaml"
-    manifest.touch()
+    name = job or path.name.rpartition("-20")[0]
+    manifest.write_text(f"metadata: {{name: {name}}}\n")
     os.utime(manifest, (1_000_000 - age, 1_000_000 - age))
     return path
 
@@ -53,6 +56,31 @@ def test_the_newest_run_is_found_by_name_or_by_none(tmp_path: Path) -> None:
         find_run_folder("walker", tmp_path)
     with pytest.raises(RunFolderError, match="no run here yet"):
         find_run_folder(None, tmp_path / "elsewhere")
+
+
+def test_a_job_whose_name_begins_alike_is_another_one(tmp_path: Path) -> None:
+    mine = make(tmp_path / "cartpole-20260101-000000", age=20)
+    other = make(tmp_path / "cartpole-lag16-20260102-000000", age=0)
+    assert find_run_folder("cartpole", tmp_path).path == mine
+    assert find_run_of("cartpole", tmp_path).path == mine
+    assert find_run_of("cartpole-lag16", tmp_path).path == other
+    for name in ("cartpole-lag", "cart", "cartpole-20260101", str(tmp_path / "cartpole"), "*"):
+        with pytest.raises(RunFolderError, match="no such run"):
+            find_run_folder(name, tmp_path)
+
+
+def test_a_folder_given_in_full_is_to_look_at_and_not_to_resume(tmp_path: Path) -> None:
+    other = make(tmp_path / "cartpole", age=0, job="lag16")
+    assert find_run_folder("cartpole", tmp_path).path == other
+    with pytest.raises(RunFolderError, match="cartpole: no such run"):
+        find_run_of("cartpole", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "metadata: x", "metadata: {name: 1}", "{", "\x00"])
+def test_a_manifest_that_says_no_name_is_of_no_job(tmp_path: Path, text: str) -> None:
+    (make(tmp_path / "cartpole-20260101-000000", age=0) / "manifest.yaml").write_text(text)
+    with pytest.raises(RunFolderError, match="cartpole: no such run"):
+        find_run_of("cartpole", tmp_path)
 
 
 def test_one_supervisor_holds_a_folder(tmp_path: Path) -> None:
