@@ -11,5 +11,9 @@ class JobNotFoundError(JobError):
     """There is no such job, or there is none any more."""
 
 
+class JobDeletedError(JobNotFoundError):
+    """The job was there, and was deleted while it was watched."""
+
+
 class ClusterUnavailableError(JobError):
     """The cluster gave no answer within the deadline: trying again later may help."""

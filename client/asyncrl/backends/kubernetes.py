@@ -17,7 +17,7 @@ from asyncrl.backends.refusals import PLURAL, Target
 from asyncrl.backends.run_logs import LogLine
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.backends.watch import ObjectWatch
-from asyncrl.errors import JobError, JobNotFoundError
+from asyncrl.errors import JobDeletedError, JobError, JobNotFoundError
 from asyncrl_api.errors import ManifestError, Problem
 from asyncrl_api.fields import closest
 from asyncrl_api.manifest import load_manifest
@@ -152,8 +152,10 @@ class KubernetesClient:
                 yield job
                 if job.outcome is not None:
                     return
-        except JobNotFoundError as error:
-            raise self._no_such_job(name) if "no such job" in str(error) else error from None
+        except JobDeletedError:
+            raise
+        except JobNotFoundError:
+            raise self._no_such_job(name) from None
 
     def wait(self, name: str, timeout: float | None = None) -> Outcome:
         """How the run ended. Raises TimeoutError after `timeout` seconds; the job goes on."""

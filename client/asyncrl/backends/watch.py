@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncrl.backends.api_server import ApiServer, Deadline, Document
 from asyncrl.backends.refusals import ExpiredError, Target, refusal
-from asyncrl.errors import ClusterUnavailableError, JobNotFoundError
+from asyncrl.errors import ClusterUnavailableError, JobDeletedError, JobNotFoundError
 
 SLICE_SECONDS = 30
 """The server ends each watch after this; the next one begins where it ended."""
@@ -136,7 +136,7 @@ class ObjectWatch:
                     )
                 self._version = value["metadata"]["resourceVersion"]
                 if kind == "DELETED":
-                    raise JobNotFoundError(self._gone("was deleted"))
+                    raise JobDeletedError(self._gone("was deleted"))
                 if kind in ("ADDED", "MODIFIED"):
                     self._latest = value
                     yield value

@@ -24,7 +24,7 @@ from asyncrl.backends.kubeconfig import find_cluster
 from asyncrl.backends.kubernetes import KubernetesClient
 from asyncrl.backends.refusals import Target
 from asyncrl.backends.watch import ObjectWatch, Patience
-from asyncrl.errors import ClusterUnavailableError, JobError, JobNotFoundError
+from asyncrl.errors import ClusterUnavailableError, JobDeletedError, JobError, JobNotFoundError
 
 BOOKMARK = {
     "type": "BOOKMARK",
@@ -129,8 +129,15 @@ def test_patience_begins_anew_after_a_success() -> None:
 def test_a_job_that_is_deleted_meanwhile_ends_the_watch(server: ScriptedServer) -> None:
     server.script = iter([jobs(5, job(4)), Answer(lines=[event("DELETED", job(8))])])
     client = KubernetesClient.connect()
-    with pytest.raises(JobNotFoundError, match=r"^cartpole: was deleted in namespace team$"):
+    with pytest.raises(JobDeletedError, match=r"^cartpole: was deleted in namespace team$"):
         list(client.observe("cartpole"))
+
+
+def test_a_job_that_is_not_there_is_told_from_one_that_was_deleted(server: ScriptedServer) -> None:
+    server.script = iter([jobs(5), jobs(5, job(4))])
+    with pytest.raises(JobNotFoundError, match="there is cartpole") as caught:
+        list(KubernetesClient.connect().observe("zzz"))
+    assert not isinstance(caught.value, JobDeletedError)
 
 
 def test_a_suspension_counts_when_the_operator_has_seen_the_newest_spec(
