@@ -87,8 +87,9 @@ class Client(Protocol):
 def cluster(context: str | None = None, namespace: str | None = None) -> KubernetesClient:
     """A client of the cluster of a context of the kubeconfig, by default the current one.
 
-    In a pod without a kubeconfig, the cluster around it. Without `namespace`: the manifest's, else
-    the context's.
+    In a pod without a kubeconfig, the cluster around it. Without `namespace`, a job is
+    submitted to the manifest's, and found there again; every other one is looked for in the
+    context's.
     """
     from asyncrl.backends.kubernetes import KubernetesClient
 

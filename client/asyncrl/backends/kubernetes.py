@@ -65,6 +65,10 @@ class Job:
 class KubernetesClient:
     """The verbs of `asyncrl.client.Client` on a cluster.
 
+    A job is looked for in the namespace that this client submitted it to, else in `namespace`:
+    that of the call, or of the context. A manifest may name another one only where no namespace was
+    given to the client.
+
     Every method raises JobError (one line; ClusterUnavailableError where trying again may help), or
     ManifestError where a manifest, or a field of it, is refused.
     """
@@ -73,6 +77,8 @@ class KubernetesClient:
         self.cluster = cluster
         self.namespace = namespace or cluster.namespace
         self._chosen = namespace
+        self._namespaces: dict[str, str] = {}
+        """Of the jobs that were submitted here."""
         self._server = ApiServer(cluster)
 
     @classmethod
@@ -93,38 +99,48 @@ class KubernetesClient:
         (an autoscaler, `kubectl scale`) stays where the manifest is silent.
         """
         job = manifest if isinstance(manifest, AsyncRLJob) else load_manifest(manifest, overrides)
-        self._settle_namespace(job)
+        namespace = self._settled_namespace(job)
         document = job.model_dump(
             mode="json", by_alias=True, exclude_unset=True, exclude={"status"}
         )
         document |= {"apiVersion": API_VERSION, "kind": KIND}
         for key in SERVER_METADATA:
             document["metadata"].pop(key, None)
-        document["metadata"]["namespace"] = self.namespace
-        before = self._find(job.name)
+        document["metadata"]["namespace"] = namespace
+        target = Target(self.cluster.context, namespace, name=job.name)
+        before = self._find(target)
         code, after = self._server.request(
-            self._target(job.name),
+            target,
             "PATCH",
-            self._path(job.name),
+            _path(namespace, job.name),
             query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
             body=document,
             content_type=APPLY,
         )
+        self._namespaces[job.name] = namespace
         if code == 201 or before is None:
             return self._job(after), "created"
         same = before["metadata"]["generation"] == after["metadata"]["generation"]
         return self._job(after), "unchanged" if same else "changed"
 
+    def namespace_of(self, name: str) -> str:
+        """Where the job of this name is looked for."""
+        return self._namespaces.get(name, self.namespace)
+
     def job(self, name: str) -> Job:
         """The job as it is now."""
-        document = self._find(name)
+        document = self._find(self._target(name))
         if document is None:
             raise self._no_such_job(name)
         return self._job(document)
 
     def jobs(self) -> list[Job]:
-        """All jobs of the namespace, by name."""
-        _, answer = self._server.request(self._target(None), "GET", self._path())
+        """All jobs of the client's namespace, by name."""
+        return self._jobs(self.namespace)
+
+    def _jobs(self, namespace: str) -> list[Job]:
+        target = Target(self.cluster.context, namespace)
+        _, answer = self._server.request(target, "GET", _path(namespace))
         return sorted((self._job(item) for item in answer["items"]), key=lambda job: job.name)
 
     def status(self, name: str) -> JobStatus:
@@ -145,7 +161,8 @@ class KubernetesClient:
         on_cut: Callable[[str], None] | None = None,
     ) -> Iterator[Job]:
         """As `watch`, the whole job; `on_cut` hears of every failure that is bridged."""
-        watch = ObjectWatch(self._server, self._target(name), self._path(), on_cut=on_cut)
+        path = _path(self.namespace_of(name))
+        watch = ObjectWatch(self._server, self._target(name), path, on_cut=on_cut)
         try:
             for document in watch.run(Deadline(timeout)):
                 job = self._job(document)
@@ -177,7 +194,7 @@ class KubernetesClient:
     ) -> Iterator[LogLine]:
         """What the processes of the job wrote; with `follow`, on until the run ends."""
         self.job(name)  # says that there is none, or what the name was meant to be
-        logs = PodLogs(self._server, self.cluster.context, self.namespace, name)
+        logs = PodLogs(self._server, self.cluster.context, self.namespace_of(name), name)
         if not follow:
             return logs.read(role, index, lines)
         return logs.follow(role, index, lines, over=lambda: self._over(name))
@@ -237,14 +254,12 @@ class KubernetesClient:
             raise self._no_such_job(name) from None
 
     def _over(self, name: str) -> bool:
-        document = self._find(name)
+        document = self._find(self._target(name))
         return document is None or self._job(document).outcome is not None
 
-    def _settle_namespace(self, job: AsyncRLJob) -> None:
+    def _settled_namespace(self, job: AsyncRLJob) -> str:
         stated = job.metadata.namespace
-        if stated is None:
-            return
-        if self._chosen is not None and self._chosen != stated:
+        if stated is not None and self._chosen is not None and self._chosen != stated:
             raise ManifestError(
                 [
                     Problem(
@@ -253,18 +268,21 @@ class KubernetesClient:
                     )
                 ]
             )
-        self.namespace = stated
+        return stated or self.namespace
 
-    def _find(self, name: str) -> Document | None:
+    def _find(self, target: Target) -> Document | None:
+        assert target.name is not None
+        path = _path(target.namespace, target.name)
         try:
-            return self._server.request(self._target(name), "GET", self._path(name))[1]
+            return self._server.request(target, "GET", path)[1]
         except JobNotFoundError:
             return None
 
     def _no_such_job(self, name: str) -> JobNotFoundError:
-        where = f"namespace {self.namespace}"
+        namespace = self.namespace_of(name)
+        where = f"namespace {namespace}"
         try:
-            names = [job.name for job in self.jobs()]
+            names = [job.name for job in self._jobs(namespace)]
         except (JobError, ManifestError):
             return JobNotFoundError(f"{name}: no such job in {where}")
         if not names:
@@ -294,8 +312,12 @@ class KubernetesClient:
             status=status,
         )
 
-    def _target(self, name: str | None) -> Target:
-        return Target(self.cluster.context, self.namespace, name=name)
+    def _target(self, name: str) -> Target:
+        return Target(self.cluster.context, self.namespace_of(name), name=name)
 
-    def _path(self, *parts: str) -> str:
-        return resource_path(PREFIX, self.namespace, PLURAL, *parts)
+    def _path(self, name: str, *subresource: str) -> str:
+        return _path(self.namespace_of(name), name, *subresource)
+
+
+def _path(namespace: str, *parts: str) -> str:
+    return resource_path(PREFIX, namespace, PLURAL, *parts)

@@ -105,7 +105,7 @@ def connect(context: str | None, namespace: str | None) -> KubernetesClient:
     return KubernetesClient.connect(context, namespace)
 
 
-def cluster_words(client: KubernetesClient, context: str | None) -> str:
+def cluster_words(namespace: str, context: str | None) -> str:
     """The options that name this cluster and namespace again, for the next command."""
     chosen = f" --context {context}" if context is not None else ""
-    return f"--namespace {client.namespace}{chosen}"
+    return f"--namespace {namespace}{chosen}"

@@ -22,4 +22,4 @@ def command(name: str, context: str | None, namespace: str | None) -> None:
         client = connect(context, namespace)
         client.resume(name)
     click.echo(f"{name}: asked to go on")
-    click.echo(f"  next: asyncrl watch {name} {cluster_words(client, context)}")
+    click.echo(f"  next: asyncrl watch {name} {cluster_words(client.namespace, context)}")

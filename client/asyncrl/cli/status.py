@@ -85,7 +85,7 @@ def _all_jobs(context: str | None, namespace: str | None, output: str | None) ->
         _print(json.dumps(statuses, indent=2) + "\n", output)
         return
     if not jobs:
-        words = cluster_words(client, context)
+        words = cluster_words(client.namespace, context)
         click.echo(f"no jobs in namespace {client.namespace}; asyncrl submit FILE {words}")
         return
     click.echo(job_table(jobs, datetime.now(UTC)))

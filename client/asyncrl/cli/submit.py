@@ -40,7 +40,7 @@ def command(
         submitted, change = client.apply(job)
     where = f"{client.cluster.context}/{submitted.namespace}"
     click.echo(f"{submitted.name}: {change} in {where}")
-    words = cluster_words(client, context)
+    words = cluster_words(submitted.namespace, context)
     if change == "unchanged" and submitted.status.phase in ("Complete", "Failed"):
         click.echo(
             f"  it is {submitted.status.phase} already; to train anew: "

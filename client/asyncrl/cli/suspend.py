@@ -22,4 +22,4 @@ def command(name: str, context: str | None, namespace: str | None) -> None:
         client = connect(context, namespace)
         client.suspend(name)
     click.echo(f"{name}: asked to checkpoint and stop")
-    click.echo(f"  next: asyncrl resume {name} {cluster_words(client, context)}")
+    click.echo(f"  next: asyncrl resume {name} {cluster_words(client.namespace, context)}")

@@ -39,13 +39,13 @@ def command(name: str, context: str | None, namespace: str | None, no_live: bool
     """
     with usage_errors():
         client = connect(context, namespace)
-    sys.exit(watch(client, name, cluster_words(client, context), live=not no_live))
+    sys.exit(watch(client, name, cluster_words(client.namespace, context), live=not no_live))
 
 
 def watch(client: KubernetesClient, name: str, words: str, *, live: bool = True) -> int:
     """Show the job; the exit code. `words` are the options that name the cluster again."""
     console = Console()
-    where = f"{client.cluster.context}/{client.namespace}"
+    where = f"{client.cluster.context}/{client.namespace_of(name)}"
     transitions = Transitions()
     job, told = None, False
     try:

@@ -1,0 +1,127 @@
+"""What the client of a cluster asks of the API server, and what it refuses to ask."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from unit.client.scripted_server import (
+    Answer,
+    Request,
+    ScriptedServer,
+    job,
+    jobs,
+    scripted_server,
+)
+
+from asyncrl.client import JobNotFoundError, ManifestError, cluster
+
+NOT_FOUND = {"kind": "Status", "details": {"name": "x"}, "message": "not found"}
+
+
+class Store:
+    """An API server's jobs, by namespace and name; an apply sets the fields that it has."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def put(self, namespace: str, name: str, phase: str | None = None, **status: Any) -> Any:
+        document = job(1, phase, **status)
+        document["metadata"] |= {"namespace": namespace, "name": name}
+        self.jobs[namespace, name] = document
+        return document
+
+    def __call__(self, request: Request) -> Answer:
+        _, _, _, _, _, namespace, _, *rest = request.path.split("/")
+        if not rest:
+            return jobs(1, *(value for key, value in self.jobs.items() if key[0] == namespace))
+        key = (namespace, rest[0])
+        if request.method == "PATCH":
+            return self._patch(key, request)
+        if key not in self.jobs:
+            return Answer(code=404, document=NOT_FOUND)
+        return Answer(document=self.jobs[key])
+
+    def _patch(self, key: tuple[str, str], request: Request) -> Answer:
+        known = self.jobs.get(key)
+        if known is None and request.query.get("force") is None:
+            return Answer(code=404, document=NOT_FOUND)
+        after = copy.deepcopy(known) if known is not None else job(1)
+        before = copy.deepcopy(after["spec"])
+        merge(after["spec"], request.body["spec"])
+        after["metadata"] |= {"namespace": key[0], "name": key[1]}
+        after["metadata"]["generation"] += after["spec"] != before
+        if request.query.get("dryRun") != "All":
+            self.jobs[key] = after
+        return Answer(code=201 if known is None else 200, document=after)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    with scripted_server(tmp_path) as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
+        yield server
+
+
+@pytest.fixture
+def store(server: ScriptedServer) -> Store:
+    store = Store()
+    server.script = store
+    return store
+
+
+def manifest(name: str = "cartpole", namespace: str | None = None, **spec: Any) -> str:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    spec = {"workload": {"gymnasium": {"id": "CartPole-v1"}}, **spec}
+    document = {"apiVersion": "asyncrl.io/v1alpha1", "kind": "AsyncRLJob"}
+    return yaml.safe_dump(document | {"metadata": metadata, "spec": spec})
+
+
+def test_a_manifest_of_another_namespace_moves_no_other_job(store: Store) -> None:
+    store.put("team", "other", "Running")
+    client = cluster()
+    client.submit(manifest(namespace="else"))
+    assert set(store.jobs) == {("team", "other"), ("else", "cartpole")}
+    assert client.status("cartpole").phase == "Pending"
+    assert client.status("other").phase == "Running"
+    assert [job.name for job in client.jobs()] == ["other"]
+    client.submit(manifest("mine"))
+    assert ("team", "mine") in store.jobs
+
+
+def test_a_job_that_is_gone_is_missed_where_it_was(store: Store) -> None:
+    client = cluster()
+    client.submit(manifest(namespace="else"))
+    store.jobs.clear()
+    store.put("else", "cartpol")
+    with pytest.raises(JobNotFoundError, match=r"in namespace else; did you mean 'cartpol'\?"):
+        client.suspend("cartpole")
+
+
+def test_what_is_refused_moves_nothing(store: Store, server: ScriptedServer) -> None:
+    store.put("team", "cartpole", "Running")
+    client = cluster()
+    refused = Answer(code=404, document={"details": {"kind": "namespaces", "name": "else"}})
+    server.script = lambda request: refused
+    with pytest.raises(Exception, match="namespace else: does not exist"):
+        client.submit(manifest(namespace="else"))
+    server.script = store
+    assert client.status("cartpole").phase == "Running"
+
+
+def test_a_namespace_that_was_given_may_not_be_contradicted(store: Store) -> None:
+    with pytest.raises(ManifestError, match="else is not the --namespace team; leave one of them"):
+        cluster(namespace="team").submit(manifest(namespace="else"))
+    assert store.jobs == {}
