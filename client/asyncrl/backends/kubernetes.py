@@ -21,6 +21,7 @@ from asyncrl.errors import JobDeletedError, JobError, JobNotFoundError
 from asyncrl_api.errors import ManifestError, Problem
 from asyncrl_api.fields import closest
 from asyncrl_api.manifest import load_manifest
+from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import API_VERSION, KIND, AsyncRLJob
 from asyncrl_api.status import JobStatus
 
@@ -35,6 +36,9 @@ SERVER_METADATA = (
     "uid",
 )
 """What `kubectl get -o yaml` shows and nobody may set."""
+
+RELEASE_SECONDS = 60.0
+"""How long the operator gets to see that a run which stability suspended is to go on."""
 
 Change = Literal["created", "changed", "unchanged"]
 
@@ -215,8 +219,26 @@ class KubernetesClient:
         self._set_suspend(name, True)
 
     def resume(self, name: str) -> None:
-        """Go on from the checkpoint."""
+        """Go on from the checkpoint.
+
+        A run that stability suspended goes on when `suspend` was true and is false again, and the
+        operator has to see both. Raises JobError where it does not within RELEASE_SECONDS.
+        """
+        if _held_by_stability(self.job(name)):
+            self._set_suspend(name, True)
+            self._await_release(name)
         self._set_suspend(name, False)
+
+    def _await_release(self, name: str) -> None:
+        watch = ObjectWatch(self._server, self._target(name), _path(self.namespace_of(name)))
+        for document in watch.run(Deadline(RELEASE_SECONDS)):
+            if not _held_by_stability(self._job(document)):
+                return
+        raise JobError(
+            f"{name}: suspended by stability, and no operator has taken note of the resume within "
+            f"{RELEASE_SECONDS:g} s (spec.runPolicy.suspend is true now); see that one runs for "
+            f"namespace {self.namespace_of(name)}, then resume again"
+        )
 
     def delete(self, name: str) -> None:
         """Delete the job and all that belongs to it, without a checkpoint."""
@@ -317,6 +339,12 @@ class KubernetesClient:
 
     def _path(self, name: str, *subresource: str) -> str:
         return _path(self.namespace_of(name), name, *subresource)
+
+
+def _held_by_stability(job: Job) -> bool:
+    """Whether the run stays suspended until `suspend` was true and is false again."""
+    reasons = [c.reason for c in job.status.conditions if c.type == "Suspended"]
+    return Reason.SUSPENDED_BY_STABILITY in reasons
 
 
 def _path(namespace: str, *parts: str) -> str:

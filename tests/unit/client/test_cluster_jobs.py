@@ -13,12 +13,14 @@ from unit.client.scripted_server import (
     Answer,
     Request,
     ScriptedServer,
+    event,
     job,
     jobs,
     scripted_server,
 )
 
-from asyncrl.client import JobNotFoundError, ManifestError, cluster
+from asyncrl.backends import kubernetes
+from asyncrl.client import JobError, JobNotFoundError, ManifestError, cluster
 
 NOT_FOUND = {"kind": "Status", "details": {"name": "x"}, "message": "not found"}
 
@@ -125,3 +127,60 @@ def test_a_namespace_that_was_given_may_not_be_contradicted(store: Store) -> Non
     with pytest.raises(ManifestError, match="else is not the --namespace team; leave one of them"):
         cluster(namespace="team").submit(manifest(namespace="else"))
     assert store.jobs == {}
+
+
+def held(store: Store, reason: str = "SuspendedByStability") -> dict[str, Any]:
+    """A run that the operator keeps suspended although `suspend` is false."""
+    document: dict[str, Any] = store.put("team", "cartpole", "Suspended")
+    suspended = {"type": "Suspended", "status": "True", "reason": reason, "message": "kl"}
+    time = {"lastTransitionTime": "2026-01-31T12:00:00Z"}
+    document["status"]["conditions"] = [suspended | time]
+    return document
+
+
+def asked(server: ScriptedServer) -> list[bool]:
+    """What `suspend` was set to, in order."""
+    patches = [r.body["spec"]["runPolicy"] for r in server.requests if r.method == "PATCH"]
+    return [policy["suspend"] for policy in patches]
+
+
+def test_a_run_that_stability_suspended_goes_on_when_the_operator_has_let_go(
+    store: Store, server: ScriptedServer
+) -> None:
+    held(store)
+    seen: list[list[bool]] = []
+
+    def operator(request: Request) -> Answer:
+        if "watch" not in request.query:
+            return store(request)
+        seen.append(asked(server))  # and only now it looks
+        return Answer(lines=[event("MODIFIED", held(Store(), reason="SuspendedByUser"))])
+
+    server.script = operator
+    cluster().resume("cartpole")
+    assert seen == [[True]]
+    assert asked(server) == [True, False]
+
+
+def test_a_run_that_nobody_lets_go_of_is_said_to_be_so(
+    store: Store, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "RELEASE_SECONDS", 0.3)
+    held(store)
+    server.script = lambda request: Answer(lines=[]) if "watch" in request.query else store(request)
+    with pytest.raises(JobError, match="see that one runs for namespace team, then resume again"):
+        cluster().resume("cartpole")
+    assert asked(server) == [True]
+    # Once the operator has seen it, the second time goes through at once.
+    held(store, reason="SuspendedByUser")
+    cluster().resume("cartpole")
+    assert asked(server) == [True, False]
+
+
+@pytest.mark.parametrize("reason", ["SuspendedByUser", "Resumed"])
+def test_another_suspension_is_resumed_by_false_alone(
+    store: Store, server: ScriptedServer, reason: str
+) -> None:
+    held(store, reason=reason)
+    cluster().resume("cartpole")
+    assert asked(server) == [False]
