@@ -39,6 +39,12 @@ SERVER_METADATA = (
 
 RELEASE_SECONDS = 60.0
 """How long the operator gets to see that a run which stability suspended is to go on."""
+NOT_TRAINED = {
+    "actors": ("replicas",),
+    "runPolicy": ("suspend", "ttlSecondsAfterFinished", "cleanPodPolicy"),
+}
+"""What does not make a job another one when its run is over: set by `scale`, `suspend` and
+`resume` too, so that the same manifest may say otherwise; or still of effect then."""
 
 Change = Literal["created", "changed", "unchanged"]
 
@@ -113,19 +119,40 @@ class KubernetesClient:
         document["metadata"]["namespace"] = namespace
         target = Target(self.cluster.context, namespace, name=job.name)
         before = self._find(target)
-        code, after = self._server.request(
-            target,
-            "PATCH",
-            _path(namespace, job.name),
-            query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
-            body=document,
-            content_type=APPLY,
-        )
+        if before is not None:
+            self._refuse_to_change_what_is_over(target, before, document)
+        code, after = self._apply(target, document)
         self._namespaces[job.name] = namespace
         if code == 201 or before is None:
             return self._job(after), "created"
         same = before["metadata"]["generation"] == after["metadata"]["generation"]
         return self._job(after), "unchanged" if same else "changed"
+
+    def _apply(self, target: Target, document: Document, **query: str) -> tuple[int, Document]:
+        assert target.name is not None
+        query |= {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        path = _path(target.namespace, target.name)
+        return self._server.request(
+            target, "PATCH", path, query=query, body=document, content_type=APPLY
+        )
+
+    def _refuse_to_change_what_is_over(
+        self, target: Target, before: Document, document: Document
+    ) -> None:
+        """A job that is over trains no more, so who changes it would take the old end for the new.
+
+        The API server says what the change would be; nothing is written.
+        """
+        phase = self._job(before).status.phase
+        if phase not in ("Complete", "Failed"):
+            return
+        _, after = self._apply(target, document, dryRun="All")
+        if _trained(before["spec"]) != _trained(after["spec"]):
+            raise JobError(
+                f"{target.name}: is {phase} already, and the manifest is another one; "
+                f"`asyncrl delete {target.name} --namespace {target.namespace}`, or rename it in "
+                "metadata.name, to train again"
+            )
 
     def namespace_of(self, name: str) -> str:
         """Where the job of this name is looked for."""
@@ -339,6 +366,14 @@ class KubernetesClient:
 
     def _path(self, name: str, *subresource: str) -> str:
         return _path(self.namespace_of(name), name, *subresource)
+
+
+def _trained(spec: Document) -> Document:
+    """What decides over how the run went."""
+    return spec | {
+        part: {key: value for key, value in (spec.get(part) or {}).items() if key not in without}
+        for part, without in NOT_TRAINED.items()
+    }
 
 
 def _held_by_stability(job: Job) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from unit.client.scripted_server import (
     Answer,
     Request,
@@ -20,6 +21,7 @@ from unit.client.scripted_server import (
 )
 
 from asyncrl.backends import kubernetes
+from asyncrl.cli.main import main
 from asyncrl.client import JobError, JobNotFoundError, ManifestError, cluster
 
 NOT_FOUND = {"kind": "Status", "details": {"name": "x"}, "message": "not found"}
@@ -184,3 +186,60 @@ def test_another_suspension_is_resumed_by_false_alone(
     held(store, reason=reason)
     cluster().resume("cartpole")
     assert asked(server) == [False]
+
+
+@pytest.mark.parametrize("phase", ["Complete", "Failed"])
+def test_a_job_that_is_over_is_not_changed_into_one_that_seems_to_have_trained(
+    store: Store, server: ScriptedServer, phase: str
+) -> None:
+    before = copy.deepcopy(store.put("team", "cartpole", phase))
+    with pytest.raises(JobError) as caught:
+        cluster().submit(manifest(stopping={"targetReturn": 500}))
+    assert str(caught.value) == (
+        f"cartpole: is {phase} already, and the manifest is another one; `asyncrl delete cartpole "
+        "--namespace team`, or rename it in metadata.name, to train again"
+    )
+    assert store.jobs == {("team", "cartpole"): before}
+    assert {r.query["dryRun"] for r in server.requests if r.method == "PATCH"} == {"All"}
+
+
+def test_a_job_that_is_over_can_be_submitted_unchanged_or_kept_for_longer(store: Store) -> None:
+    store.put("team", "cartpole", "Complete")
+    client = cluster()
+    assert client.apply(manifest())[1] == "unchanged"
+    assert client.apply(manifest(runPolicy={"ttlSecondsAfterFinished": 60}))[1] == "changed"
+    policy = store.jobs["team", "cartpole"]["spec"]["runPolicy"]
+    assert policy == {"ttlSecondsAfterFinished": 60}
+    with pytest.raises(JobError, match="is Complete already"):
+        client.apply(manifest(runPolicy={"backoffLimit": 9}))
+
+
+def test_a_job_that_was_scaled_and_resumed_can_be_submitted_again_when_it_is_over(
+    store: Store,
+) -> None:
+    mine = manifest(actors={"replicas": 2}, runPolicy={"suspend": True})
+    client = cluster()
+    client.submit(mine)
+    document = store.jobs["team", "cartpole"]
+    document["spec"]["actors"]["replicas"] = 8
+    document["spec"]["runPolicy"]["suspend"] = False
+    document["status"] = {"phase": "Complete"}
+    assert client.wait(client.submit(mine)).exit_code == 0
+
+
+def test_a_job_that_goes_on_is_changed(store: Store, server: ScriptedServer) -> None:
+    store.put("team", "cartpole", "Running")
+    assert cluster().apply(manifest(stopping={"targetReturn": 500}))[1] == "changed"
+    assert [r.query.get("dryRun") for r in server.requests if r.method == "PATCH"] == [None]
+
+
+def test_the_command_refuses_what_is_over_and_does_not_watch_it(
+    store: Store, tmp_path: Path
+) -> None:
+    store.put("team", "cartpole", "Complete")
+    file = tmp_path / "job.yaml"
+    file.write_text(manifest(stopping={"targetReturn": 500}))
+    done = CliRunner().invoke(main, ["submit", str(file), "--watch"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: cartpole: is Complete already")
+    assert done.stderr.count("\n") == 1
