@@ -77,6 +77,7 @@ class PodLogs:
         stop = threading.Event()
         followers: dict[tuple[str, int], _Follower] = {}
         left_at: float | None = None
+        known = lines
         try:
             while True:
                 finished = over()
@@ -89,9 +90,9 @@ class PodLogs:
                             f"{self._job}: more than {MOST_FOLLOWED} pods write at a time; "
                             "narrow them with --role or --index"
                         )
-                    known = lines if not followers or lines is None else None
                     followers[key] = _Follower(self, container, known, fresh, stop)
                     followers[key].start()
+                known = None  # what comes later is new from its first line on
                 yield from _drain(fresh, POLL_SECONDS)
                 alive = any(thread.is_alive() for thread in followers.values())
                 if finished:

@@ -36,8 +36,8 @@ def logs() -> PodLogs:
     return PodLogs(ApiServer(find_cluster()), "here", "team", "cartpole")
 
 
-def follow(over: Callable[[], bool]) -> list[str]:
-    return [line.text for line in logs().follow(None, None, None, over=over)]
+def follow(over: Callable[[], bool], lines: int | None = None) -> list[str]:
+    return [line.text for line in logs().follow(None, None, lines, over=over)]
 
 
 def scripted(pods: Callable[[], list[Any]], streams: Iterator[Answer]) -> Any:
@@ -73,6 +73,33 @@ def test_a_stream_that_is_cut_goes_on_without_a_line_twice(server: ScriptedServe
     asked = [r.query for r in server.requests if r.path.endswith("/log")]
     assert asked[0] == {"container": "actor", "follow": "true", "timestamps": "true"}
     assert asked[1]["sinceTime"] == "2026-01-31T12:00:01.000000002Z"
+
+
+def test_the_last_lines_are_those_of_every_container_that_is_there(server: ScriptedServer) -> None:
+    names = ["a-x", "a-y"]
+
+    def pods() -> list[Any]:
+        return [
+            pod(name, role="actor", index=index, state="terminated")
+            for index, name in enumerate(names)
+        ]
+
+    def script(request: Request) -> Answer:
+        if not request.path.endswith("/log"):
+            return jobs(1, *pods())
+        if len(names) == 2:
+            names.append("a-z")
+        return Answer(lines=stamped(1, 1))
+
+    server.script = script
+    ended = itertools.count()
+    follow(lambda: next(ended) > 10, lines=5)
+    asked = {
+        r.path.split("/")[-2]: r.query.get("tailLines")
+        for r in server.requests
+        if r.path.endswith("/log")
+    }
+    assert asked == {"a-x": "5", "a-y": "5", "a-z": None}
 
 
 def test_a_log_that_cannot_be_had_is_said_and_the_others_are_shown(server: ScriptedServer) -> None:
