@@ -17,3 +17,8 @@ class JobDeletedError(JobNotFoundError):
 
 class ClusterUnavailableError(JobError):
     """The cluster gave no answer within the deadline: trying again later may help."""
+
+
+def install(extra: str) -> str:
+    """The remedy where packages of an optional part are missing: asyncrl is not published yet."""
+    return f"`pip install '.[{extra}]'` in a checkout of asyncrl"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncrl.errors import JobError
+from asyncrl.errors import JobError, install
 from asyncrl_api.fields import closest
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def find_cluster(context: str | None = None) -> Cluster:
         from kubernetes.client import ApiClient, Configuration
         from kubernetes.config import ConfigException, load_incluster_config
     except ImportError as error:
-        raise JobError("kubernetes: not installed here; pip install 'asyncrl[cluster]'") from error
+        raise JobError(f"kubernetes: not installed here; {install('cluster')}") from error
     configuration = Configuration()
     # Retries are the caller's: its deadline holds for all attempts together.
     configuration.retries = False

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from asyncrl.backends.local import Display, LocalRun, Silent
 from asyncrl.cli.arguments import UsageFailure, manifest_argument, set_option, usage_errors
+from asyncrl.errors import install
 from asyncrl.live import LiveView
 from asyncrl.plain import PlainView
 from asyncrl.run_folder import RunFolder, find_run_of, new_run_folder
@@ -75,9 +76,7 @@ def command(
 def _refuse_what_cannot_run(job: AsyncRLJob) -> None:
     missing = [name for name in WORKER_MODULES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageFailure(
-            f"{', '.join(missing)}: not installed here; pip install 'asyncrl[worker]'"
-        )
+        raise UsageFailure(f"{', '.join(missing)}: not installed here; {install('worker')}")
     if job.spec.run_policy.suspend:
         raise UsageFailure(
             "spec.runPolicy.suspend: is true; add --set spec.runPolicy.suspend=false to run"

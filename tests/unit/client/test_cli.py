@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from asyncrl import __version__
 from asyncrl.backends.local import LocalRun
+from asyncrl.cli import run
 from asyncrl.cli.main import main
 
 FAKE_ROLE = Path(__file__).with_name("fake_role.py")
@@ -259,6 +260,20 @@ def test_the_run_of_another_job_is_not_resumed(
     assert line in result.stderr
     assert result.stderr.count("\n") == 1
     assert "lag16" in manifest.read_text()
+
+
+def test_without_the_worker_the_command_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "WORKER_MODULES", ("json", "no_such_module"))
+    job = tmp_path / "job.yaml"
+    job.write_text(MANIFEST)
+    result = CliRunner().invoke(main, ["run", str(job)])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: no_such_module: not installed here; `pip install '.[worker]'` in a checkout of "
+        "asyncrl\n",
+    )
 
 
 def test_a_run_completes_with_code_0_and_plain_lines(

@@ -125,5 +125,8 @@ def test_without_the_extra_the_command_says_what_to_install(config: Path) -> Non
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 2
-    line = "error: kubernetes: not installed here; pip install 'asyncrl[cluster]'\n"
+    line = (
+        "error: kubernetes: not installed here; `pip install '.[cluster]'` in a checkout of "
+        "asyncrl\n"
+    )
     assert result.stderr == line
