@@ -29,7 +29,6 @@ from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus
 
 POLL_SECONDS = 0.5
-OVER = ("Complete", "Failed", "Suspended")
 
 
 class _Background:

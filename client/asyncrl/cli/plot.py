@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from asyncrl.cli.arguments import run_argument, usage_errors
+from asyncrl.report import write_report
 from asyncrl.run_folder import find_run_folder
 
 
@@ -17,10 +18,6 @@ def command(run: str | None) -> None:
     """
     with usage_errors():
         folder = find_run_folder(run)
-    try:
-        from asyncrl.report import write_report
-    except ImportError as error:
-        raise click.ClickException(f"{error}; pip install 'asyncrl[worker]'") from error
     try:
         path = write_report(folder.path)
     except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from asyncrl.cli.arguments import UsageFailure, manifest_argument, set_option, u
 from asyncrl.errors import install
 from asyncrl.live import LiveView
 from asyncrl.plain import PlainView
+from asyncrl.report import write_report
 from asyncrl.run_folder import RunFolder, find_run_of, new_run_folder
 from asyncrl.summary import run_rows, shown, summary
 from asyncrl_api.manifest import load_manifest
@@ -93,10 +94,8 @@ def _write_report(folder: RunFolder) -> Path | None:
     """The page with the plots, if there is anything to plot; a run is no failure for its lack."""
     if not folder.metrics.is_file():
         return None
-    from asyncrl.report import write_report  # matplotlib takes a second to import
-
     try:
         return write_report(folder.path)
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ValueError) as error:
         click.echo(f"report.html: not written: {error}", err=True)
         return None

@@ -94,14 +94,6 @@ def number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _at(document: Any, *path: str) -> Any:
-    for key in path:
-        if not isinstance(document, dict):
-            return None
-        document = document.get(key)
-    return document
-
-
 def at(document: Any, *path: str) -> Any:
     """A value inside nested mappings, None where the path ends early."""
     for key in path:

@@ -54,7 +54,10 @@ def worker(tmp_path: Path) -> Path:
             f"import runpy, sys\nsys.argv[1:1] = ['--role', {role!r}]\n"
             f"runpy.run_path({str(FAKE_ROLE)!r}, run_name='__main__')\n"
         )
-    (root / "asyncrl_worker" / "__init__.py").touch()
+    # The report needs the rest of the real package.
+    (root / "asyncrl_worker" / "__init__.py").write_text(
+        "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
+    )
     return root
 
 
