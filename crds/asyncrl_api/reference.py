@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,17 +35,26 @@ and `yes` without quotes as true or false, so write `"off"`. A number with the u
 def explain(path: str) -> str:
     """One field in a few lines: type, default, bounds, meaning, and the fields below it.
 
-    `path` is dotted, as `spec.staleness.max`. Raises ManifestError for an unknown path.
+    `path` is dotted, as `spec.staleness.max`; inside a list, as `spec.actors.env.name` or
+    `spec.actors.env[0].name`. Raises ManifestError for an unknown path.
     """
-    root = fields_of(AsyncRLJob)
-    field: Field = root
-    keys = tuple(path.split("."))
+    field = root = fields_of(AsyncRLJob)
+    keys = re.sub(r"\[\d*\]", "", path).split(".")
+    above: list[str | int] = []
     for depth, key in enumerate(keys):
-        child = field.find((key,)) if field.children or field.item else None
+        if field.kind == "array" and field.item is not None:
+            field = field.item
+            above.append(0)
+        child = field.item if field.kind == "map" else field.child(key)
         if child is None:
             here = ".".join(keys[: depth + 1])
-            raise ManifestError([Problem(here, suggest(root, keys[:depth], key))])
+            if field.kind == "open":
+                what = f"is not explained here; {'.'.join(keys[:depth])} takes anything"
+            else:
+                what = suggest(root, tuple(above), key)
+            raise ManifestError([Problem(here, what)])
         field = child
+        above.append(key)
     lines = [f"{path} <{type_name(field)}>", f"  {field.description}"]
     for title, text in (
         ("default", _default_text(field)),

@@ -11,6 +11,7 @@ from asyncrl import __version__
 COMMANDS = {
     "run": ("Run a job on this machine.", "asyncrl.cli.run"),
     "validate": ("Check a manifest, and show what it resolves to.", "asyncrl.cli.validate"),
+    "explain": ("Explain a field of the manifest.", "asyncrl.cli.explain"),
     "status": ("Show the state of a run, or of jobs on a cluster.", "asyncrl.cli.status"),
     "logs": ("Print the logs of a run's or a job's processes.", "asyncrl.cli.logs"),
     "submit": ("Create a job on a cluster.", "asyncrl.cli.submit"),

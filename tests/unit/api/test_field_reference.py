@@ -80,10 +80,29 @@ def test_one_field_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "first"),
+    [
+        ("spec.actors.env.name", "spec.actors.env.name <text>"),
+        ("spec.actors.env[0].name", "spec.actors.env[0].name <text>"),
+        ("spec.actors.env[].name", "spec.actors.env[].name <text>"),
+        ("metadata.labels.team", "metadata.labels.team <text>"),
+    ],
+)
+def test_what_is_inside_a_list_or_mapping_is_explained(path: str, first: str) -> None:
+    assert explain(path).splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
     ("path", "line"),
     [
         ("spec.stalenes", "spec.stalenes: unknown field; did you mean 'staleness'?"),
         ("spec.seed.x", "spec.seed.x: unknown field"),
+        ("", ": unknown field; fields here are apiVersion, kind, metadata, spec, status"),
+        ("spec.actors.env.nam", "spec.actors.env.nam: unknown field; did you mean 'name'?"),
+        (
+            "spec.actors.template.spec",
+            "spec.actors.template.spec: is not explained here; spec.actors.template takes anything",
+        ),
     ],
 )
 def test_an_unknown_field_cannot_be_explained(path: str, line: str) -> None:

@@ -142,7 +142,16 @@ def test_help_and_version_import_nothing_heavy(asyncrl: Command) -> None:
     result = asyncrl("--version")
     assert (result.returncode, result.stdout) == (0, f"asyncrl {__version__}\n")
     text = asyncrl("--help").stdout
-    for word in ("run", "validate", "status", "logs", "plot", "completion", "130 interrupted"):
+    for word in (
+        "run",
+        "validate",
+        "explain",
+        "status",
+        "logs",
+        "plot",
+        "completion",
+        "130 interrupted",
+    ):
         assert word in text
     program = (
         "import sys; sys.argv = ['asyncrl', '--help']\n"
@@ -155,7 +164,9 @@ def test_help_and_version_import_nothing_heavy(asyncrl: Command) -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "status", "logs", "plot", "completion"])
+@pytest.mark.parametrize(
+    "command", ["run", "validate", "explain", "status", "logs", "plot", "completion"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
