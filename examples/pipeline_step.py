@@ -4,8 +4,9 @@
     python examples/pipeline_step.py examples/cartpole.yaml local     # on this machine
 
 In a pod it needs no kubeconfig: the service account of the step is used, with the cluster role
-`edit` in its namespace, or with `asyncrl-view` and `asyncrl-edit`. A step that is tried again finds
-its job and goes on waiting.
+`edit` in its namespace, or with `asyncrl-view` and `asyncrl-edit`. There a step that is tried again
+finds its job and goes on waiting; on this machine a run ends with its step, and the next step
+begins a new one.
 """
 
 from __future__ import annotations
