@@ -160,6 +160,25 @@ def test_submit_creates_changes_and_leaves_alone(
     assert f"it is Complete already; to train anew: asyncrl delete cartpole --namespace {n}" in said
 
 
+def test_a_changed_manifest_is_refused_where_the_job_is_over(
+    asyncrl: Command, kubectl: Kubectl, submitted: str
+) -> None:
+    n = asyncrl.namespace
+    asyncrl.says("scale", submitted, "5")
+    write_status(kubectl, n, "Complete", reason="TargetReturnReached")
+    before = kubectl.get("-n", n, "asyncrljob", submitted)
+    change = ("submit", str(EXAMPLE), "--set", "spec.stopping.targetReturn=400")
+    for words in (change, (*change, "--watch")):
+        assert asyncrl.refuses(*words) == (
+            "cartpole: is Complete already, and the manifest is another one; `asyncrl delete "
+            f"cartpole --namespace {n}`, or rename it in metadata.name, to train again"
+        )
+    assert kubectl.get("-n", n, "asyncrljob", submitted) == before
+    assert "cartpole: unchanged in" in asyncrl.says("submit", str(EXAMPLE))
+    kept = ("--set", "spec.runPolicy.ttlSecondsAfterFinished=3600")
+    assert "cartpole: changed in" in asyncrl.says("submit", str(EXAMPLE), *kept)
+
+
 def test_what_kubectl_saved_can_be_submitted_again(
     asyncrl: Command, kubectl: Kubectl, submitted: str, tmp_path: Path
 ) -> None:
@@ -179,6 +198,9 @@ def test_the_namespace_of_the_manifest_counts_and_may_not_be_contradicted(
     assert client.namespace == "default"
     client.submit(yaml.safe_dump(stated))
     assert client.status("cartpole").phase == "Pending"
+    assert client.namespace == "default", "where other jobs are looked for"
+    with pytest.raises(JobNotFoundError, match="other: no such job in namespace default"):
+        client.status("other")
     with pytest.raises(ManifestError, match="is not the --namespace other; leave one of them out"):
         cluster(namespace="other").submit(yaml.safe_dump(stated))
 
@@ -333,6 +355,27 @@ def test_scale_suspend_and_resume_say_what_the_spec_says_then(
     write_status(kubectl, n, "Failed")
     for verb in ("suspend", "resume"):
         assert f"is Failed, there is nothing to {verb}" in asyncrl.refuses(verb, submitted)
+
+
+def test_resume_of_what_stability_suspended_waits_for_the_operator(
+    asyncrl: Command, kubectl: Kubectl, submitted: str
+) -> None:
+    n = asyncrl.namespace
+    held = condition("Suspended", "True", "SuspendedByStability")
+    write_status(kubectl, n, "Suspended", reason="SuspendedByStability", conditions=[held])
+    process = asyncrl.start("resume", submitted)
+    kubectl(
+        *("wait", "asyncrljob", submitted, "-n", n, "--timeout=30s"),
+        "--for=jsonpath={.spec.runPolicy.suspend}=true",
+    )
+    assert process.poll() is None, "it waits until the operator has seen this"
+    by_user = condition("Suspended", "True", "SuspendedByUser")
+    write_status(kubectl, n, "Suspended", reason="SuspendedByUser", conditions=[by_user])
+    said, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert said.startswith("cartpole: asked to go on\n")
+    spec = kubectl.get("-n", n, "asyncrljob", submitted)["spec"]
+    assert spec["runPolicy"]["suspend"] is False
 
 
 def test_delete_takes_what_belongs_to_the_job_along(
