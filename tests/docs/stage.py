@@ -145,4 +145,4 @@ class Stage:
 
 
 def _reaches_jobs(role: Object) -> bool:
-    return any("asyncrl.io" in rule["apiGroups"] for rule in role["rules"])
+    return any("asyncrl.io" in rule["apiGroups"] for rule in role["rules"] or ())
