@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -171,21 +170,6 @@ def job_of(folder: RunFolder) -> str | None:
 def _newest_first(runs: Path) -> list[Path]:
     found = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob("*/manifest.yaml")]
     return [path for _, path in sorted(found, reverse=True)]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a part of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def read_json_object(path: Path) -> dict[str, object] | None:

@@ -32,10 +32,11 @@ from prometheus_client import (
 )
 
 from asyncrl_api.reasons import Reason
+from asyncrl_worker.atomic import write_atomically
 from asyncrl_worker.fault import WRONG_CONFIGURATION, RoleError
 from asyncrl_worker.protocol.errors import ConfigurationError
 from asyncrl_worker.protocol.tls import load_certificates
-from asyncrl_worker.role import RoleArguments, write_atomically
+from asyncrl_worker.role import RoleArguments
 
 log = logging.getLogger("asyncrl")
 

@@ -1,13 +1,11 @@
-"""What every role process shares: arguments, logging, signals, exit codes, termination message."""
+"""What every role process shares: arguments, logging, signals, exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import errno
-import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -22,12 +20,10 @@ from asyncrl_api.manifest import load_manifest
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_worker.fault import DISK_ERROR, INTERNAL_ERROR, TERMINATED, WRONG_CONFIGURATION, Fault
+from asyncrl_worker.termination import end_with
 
-TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"
 PARENT_VARIABLE = "ASYNCRL_PARENT_PID"
-DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
-LONGEST_TERMINATION_MESSAGE = 4096
-"""Bytes; the kubelet cuts what is longer."""
+"""Environment variable: the process id of a local supervisor, which a role ends with."""
 PARENT_CHECK_SECONDS = 1.0
 
 DISK_ERRORS = {
@@ -150,91 +146,6 @@ def leave(exit_code: int) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(exit_code)
-
-
-def end_with(role: str, index: int, reason: str, message: str, exit_code: int) -> int:
-    """Log and write the termination message (terminationMessagePath); return the exit code."""
-    line = " ".join(message.split())
-    log.error("event=failed reason=%s exit_code=%d message=%s", reason, exit_code, json.dumps(line))
-    target = os.environ.get(TERMINATION_LOG_VARIABLE)
-    path = Path(target) if target else DEFAULT_TERMINATION_LOG
-    if target or path.exists():
-        document = {"role": role, "index": index, "reason": reason, "message": line}
-        try:
-            path.write_text(json.dumps(document), encoding="utf-8")
-        except OSError as error:
-            log.error("event=termination_message_lost path=%s error=%s", path, error)
-    return exit_code
-
-
-def leave_last_word(document: dict[str, Any]) -> None:
-    """Leave JSON in the termination message of a pod, whose files go with it.
-
-    On one machine the run folder has it all. What is longer than Kubernetes keeps is left out as a
-    whole: half a document says nothing.
-    """
-    if os.environ.get(TERMINATION_LOG_VARIABLE) or not DEFAULT_TERMINATION_LOG.exists():
-        return
-    text = json.dumps(document)
-    if len(text.encode()) > LONGEST_TERMINATION_MESSAGE:
-        log.warning("event=termination_message_too_long bytes=%d", len(text.encode()))
-        return
-    try:
-        DEFAULT_TERMINATION_LOG.write_text(text, encoding="utf-8")
-    except OSError as error:
-        log.error("event=termination_message_lost path=%s error=%s", DEFAULT_TERMINATION_LOG, error)
-
-
-def pin_threads(environment: dict[str, str] | None = None) -> int:
-    """Threads that numerical libraries may use: the CPU quota of the cgroup, or OMP_NUM_THREADS.
-
-    More threads than the quota spin against each other and cost an order of magnitude on a shared
-    machine. Sets OMP_NUM_THREADS and MKL_NUM_THREADS for libraries loaded later.
-    """
-    target = os.environ if environment is None else environment
-    configured = target.get("OMP_NUM_THREADS", "")
-    threads = int(configured) if configured.isdecimal() and int(configured) > 0 else cpu_quota()
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        target[variable] = str(threads)
-    return threads
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Whole CPUs this process may use, at least 1: affinity mask, cut to the cgroup's quota."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limit = float(available or 1)
-    with_quota = _read_quota(root)
-    if with_quota is not None:
-        limit = min(limit, with_quota)
-    return max(1, math.floor(limit))
-
-
-def _read_quota(root: Path) -> float | None:
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here; v1 has two files
-    try:
-        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class _UsageError(Exception):

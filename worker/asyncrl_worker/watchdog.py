@@ -12,7 +12,8 @@ from asyncrl_api.reasons import Reason
 from asyncrl_worker.environments.faults import FIELD
 from asyncrl_worker.environments.vector import Progress
 from asyncrl_worker.fault import WRONG_CONFIGURATION
-from asyncrl_worker.role import RoleArguments, end_with
+from asyncrl_worker.role import RoleArguments
+from asyncrl_worker.termination import end_with
 
 LONGEST_INTERVAL_SECONDS = 1.0
 

@@ -35,13 +35,14 @@ from asyncrl.backends.unit import (
     Start,
     Terminate,
 )
-from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object, write_atomically
+from asyncrl.run_folder import RunFolder, RunFolderError, read_json_object
 from asyncrl_api.exits import Note, describe_exit
 from asyncrl_api.immutability import STATE, immutable_changes
 from asyncrl_api.manifest import dump_manifest, load_manifest
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, LearnerReport
+from asyncrl_worker.atomic import write_atomically
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-PARENT_VARIABLE = "ASYNCRL_PARENT_PID"
-TERMINATION_LOG_VARIABLE = "ASYNCRL_TERMINATION_LOG"
+from asyncrl_worker.role import PARENT_VARIABLE
+from asyncrl_worker.termination import TERMINATION_LOG_VARIABLE
 
 
 class ChildProcess:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 from asyncrl.backends.supervisor import Outcome
 from asyncrl.backends.unit import Role, Unit
-from asyncrl.run_folder import RunFolder, write_atomically
+from asyncrl.run_folder import RunFolder
 from asyncrl_api.conditions import Conditions, Said, alignment_said, running_said, stable_said
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJob
 from asyncrl_api.status import JobStatus, LearnerReport, Phase, RoleStatus
+from asyncrl_worker.atomic import write_atomically
 
 WRITE_SECONDS = 1.0
 

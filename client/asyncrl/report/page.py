@@ -26,7 +26,8 @@ from asyncrl.report.tables import (
     manifest_section,
     processes_section,
 )
-from asyncrl.run_folder import RunFolder, write_atomically
+from asyncrl.run_folder import RunFolder
+from asyncrl_worker.atomic import write_atomically
 
 PHASES = {
     "Complete": "good",

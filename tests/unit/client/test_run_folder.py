@@ -15,8 +15,8 @@ from asyncrl.run_folder import (
     find_run_of,
     new_run_folder,
     read_json_object,
-    write_atomically,
 )
+from asyncrl_worker.atomic import write_atomically
 
 
 def make(path: Path, age: int, job: str | None = None) -> Path:

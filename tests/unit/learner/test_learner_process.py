@@ -28,7 +28,7 @@ from unit.parameter_server.live_server import (
 
 from asyncrl_worker.fault import FAILED
 from asyncrl_worker.learner.checkpoint import CheckpointFolder
-from asyncrl_worker.learner.main import _memory
+from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.parameter_server.schedule import BoundedSchedule
 from asyncrl_worker.parameter_server.state import ParameterServerState
 from asyncrl_worker.protocol.actor_client import ActorStream
@@ -135,7 +135,7 @@ def test_sigterm_ends_it_at_once_while_it_looks_for_its_peer(rank: int, tmp_path
 
 def test_a_resumed_learner_paces_before_its_weights_open_the_gate(tmp_path: Path) -> None:
     spec = make_spec({"stability.onDegraded": "pace"})
-    memory = _memory(spec, make_step(spec))
+    memory = RunMemory.of(spec, make_step(spec))
     memory.response.staleness_bound = 1
     memory.save(CheckpointFolder(tmp_path / "checkpoints", keep=1), ledger=Ledger())
     bounds: list[int] = []

@@ -18,9 +18,8 @@ from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.environments.factory import describe, make_vector_environment
 from asyncrl_worker.learner.checkpoint import CheckpointFolder
 from asyncrl_worker.learner.exchange import LockstepExchange
-from asyncrl_worker.learner.fellows import Fellows
+from asyncrl_worker.learner.followers import Followers
 from asyncrl_worker.learner.loop import TrainingLoop
-from asyncrl_worker.learner.main import _memory
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.learner.ranks import Ranks
@@ -97,10 +96,10 @@ def loop_of(
         spec,
         describe(spec.workload),
         step=step,
-        memory=memory or _memory(spec, step),
+        memory=memory or RunMemory.of(spec, step),
         client=client,  # type: ignore[arg-type]
         exchange=LockstepExchange(client),  # type: ignore[arg-type]
-        fellows=Fellows(Ranks()),
+        followers=Followers(Ranks()),
         policy=staleness_policy(spec),
         checkpoints=CheckpointFolder(folder / "checkpoints", keep=1),
         telemetry=telemetry,
@@ -171,7 +170,7 @@ def test_after_a_trained_run_no_gauge_is_nan_and_a_resumed_one_shows_what_it_kno
         assert known.items() <= found.items()
 
         resumed, folder = (
-            _memory(spec, make_step(spec)),
+            RunMemory.of(spec, make_step(spec)),
             CheckpointFolder(tmp_path / "checkpoints", keep=1),
         )
         checkpoint = folder.load_newest()

@@ -14,7 +14,7 @@ from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.learner import report
 from asyncrl_worker.learner.batch import Batch
 from asyncrl_worker.learner.checkpoint import Checkpoint, CheckpointFolder
-from asyncrl_worker.learner.main import _memory, _tell_of_less_lag
+from asyncrl_worker.learner.main import _tell_of_less_lag
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.progress import EvaluationScore, Progress
 from asyncrl_worker.learner.step import UpdateResult
@@ -126,7 +126,7 @@ def test_the_lag_of_the_job_decides_whether_pace_has_anything_to_reduce(
 ) -> None:
     settings = {f"staleness.{name}": value for name, value in staleness.items()}
     spec = make_spec(settings | {"stability.onDegraded": "pace"})
-    response = _memory(spec, make_step(spec)).response
+    response = RunMemory.of(spec, make_step(spec)).response
     action = response.respond(Judgement(Verdict.DEGRADED, ("HighKL",), 0, 2.0))
     assert (action.kind, action.staleness_bound) == ("Pace" if bound == 8 else None, bound)
 

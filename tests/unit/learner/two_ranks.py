@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from asyncrl_worker.environments.factory import describe
 from asyncrl_worker.learner.batch import Batch
-from asyncrl_worker.learner.fellows import Fellows, Follower
+from asyncrl_worker.learner.followers import Follower, Followers
 from asyncrl_worker.learner.ranks import Ranks
 from asyncrl_worker.learner.step import LearnerStep, UpdateResult
 from asyncrl_worker.role import Stop
@@ -68,14 +68,14 @@ def load_batches(path: Path) -> list[Batch]:
 
 
 def train(step: LearnerStep, ranks: Ranks, batches: list[Batch]) -> list[UpdateResult]:
-    """What rank 0 does, alone or with fellows; the schedule's progress travels too."""
-    fellows = Fellows(ranks)
+    """What rank 0 does, alone or with followers; the schedule's progress travels too."""
+    followers = Followers(ranks)
     results = []
     for index, batch in enumerate(batches):
         progress = index / len(batches)
-        fellows.share(batch, progress)
-        results.append(step.update(fellows.part(batch), progress=progress))
-    fellows.dismiss()
+        followers.share(batch, progress)
+        results.append(step.update(followers.part(batch), progress=progress))
+    followers.dismiss()
     return results
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from unit.role.jobs import MANIFEST, command_line, write_manifest
 
+from asyncrl_worker.atomic import write_atomically
 from asyncrl_worker.fault import (
     COMPLETE,
     DISK_ERROR,
@@ -32,13 +33,10 @@ from asyncrl_worker.protocol.errors import ConfigurationError, PeerUnavailable, 
 from asyncrl_worker.role import (
     RoleArguments,
     Stop,
-    cpu_quota,
-    end_with,
-    leave_last_word,
-    pin_threads,
     run_role,
-    write_atomically,
 )
+from asyncrl_worker.termination import end_with, leave_last_word
+from asyncrl_worker.threads import cpu_quota, pin_threads
 
 
 @pytest.fixture
@@ -338,7 +336,7 @@ def test_the_last_word_of_a_pod_is_whole_or_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "termination-log"
-    monkeypatch.setattr("asyncrl_worker.role.DEFAULT_TERMINATION_LOG", log)
+    monkeypatch.setattr("asyncrl_worker.termination.DEFAULT_TERMINATION_LOG", log)
     leave_last_word({"outcome": "Complete"})
     assert not log.exists(), "no pod"
     log.touch()

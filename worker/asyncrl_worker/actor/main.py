@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
-from asyncrl_worker.role import pin_threads
+from asyncrl_worker.threads import pin_threads
 
 # Before numpy starts its threads. One, unless told otherwise: the products are small, and the way
 # to use another core is another actor.

@@ -20,7 +20,7 @@ from asyncrl_worker.learner import report
 from asyncrl_worker.learner.batch import collate
 from asyncrl_worker.learner.checkpoint import CheckpointFolder
 from asyncrl_worker.learner.exchange import Exchange, NewVersion, Settlement
-from asyncrl_worker.learner.fellows import Fellows
+from asyncrl_worker.learner.followers import Followers
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
 from asyncrl_worker.learner.progress import EvaluationScore
@@ -58,7 +58,7 @@ class TrainingLoop:
         memory: RunMemory,
         client: LearnerClient,
         exchange: Exchange,
-        fellows: Fellows,
+        followers: Followers,
         policy: StalenessPolicy,
         checkpoints: CheckpointFolder,
         telemetry: Telemetry,
@@ -73,7 +73,7 @@ class TrainingLoop:
         self._memory = memory
         self._client = client
         self._exchange = exchange
-        self._fellows = fellows
+        self._followers = followers
         self._judge = memory.judge
         self._response = memory.response
         self._policy = policy
@@ -105,7 +105,7 @@ class TrainingLoop:
         """Train to the end; None if a signal asked to stop (the checkpoint is written then)."""
         ending = self._until_ended()
         try:
-            self._fellows.dismiss()
+            self._followers.dismiss()
         except RankLost as error:  # what was trained so far is whole all the same
             log.warning("event=rank_lost error=%s", error)
         if ending is not None and self._conclude(ending):
@@ -126,7 +126,7 @@ class TrainingLoop:
                 self._take_evaluations()
                 ending = self._finished()
                 if ending is None and message is None:
-                    self._fellows.wait()
+                    self._followers.wait()
                 elif ending is None and message is not None:
                     self._metrics.wait_seconds.observe(self._clock() - waited_from)
                     ending = self._train(message) or self._finished()
@@ -173,8 +173,8 @@ class TrainingLoop:
         for policy_version in (batch.policy_versions.min(), batch.policy_versions.max()):
             self._policy.check(self._step.version - int(policy_version))
         fraction = progress.scheduled_fraction
-        self._fellows.share(batch, fraction)
-        result = self._step.update(self._fellows.part(batch), progress=fraction)
+        self._followers.share(batch, fraction)
+        result = self._step.update(self._followers.part(batch), progress=fraction)
         steps = sum(fragment.environment_steps for fragment in fragments)
         returns = [value for f in fragments for value in f.episode_returns.tolist()]
         progress.trained(steps=steps, version=self._step.version, returns=returns)

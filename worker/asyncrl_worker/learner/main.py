@@ -14,6 +14,7 @@ from safetensors.torch import save
 from asyncrl_api.reasons import Reason
 from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_worker.admission import staleness_policy
+from asyncrl_worker.atomic import write_atomically
 from asyncrl_worker.endpoint import Endpoint
 from asyncrl_worker.environments.factory import describe
 from asyncrl_worker.environments.spaces import EnvironmentDescription
@@ -31,31 +32,22 @@ from asyncrl_worker.learner.exchange import (
     LockstepExchange,
     OverlappedExchange,
 )
-from asyncrl_worker.learner.fellows import Fellows, Follower, share_checkpoint
+from asyncrl_worker.learner.followers import Follower, Followers, share_checkpoint
+from asyncrl_worker.learner.health import LearnerHealth
 from asyncrl_worker.learner.loop import PEER_SHARE_OF_GRACE, TrainingLoop
 from asyncrl_worker.learner.memory import RunMemory
 from asyncrl_worker.learner.metrics import LearnerMetrics
-from asyncrl_worker.learner.progress import Progress as TrainingProgress
 from asyncrl_worker.learner.ranks import RankLost, Ranks
 from asyncrl_worker.learner.step import LearnerStep
-from asyncrl_worker.learner.thresholds import stability_thresholds
-from asyncrl_worker.learner.window import Window
 from asyncrl_worker.policies.layout import PolicyLayout
 from asyncrl_worker.protocol.channel import STALL_TIMEOUTS_TO_START
 from asyncrl_worker.protocol.errors import PeerUnavailable
 from asyncrl_worker.protocol.learner_client import LearnerClient
-from asyncrl_worker.role import (
-    RoleArguments,
-    Stop,
-    leave,
-    leave_last_word,
-    pin_threads,
-    run_role,
-    write_atomically,
-)
-from asyncrl_worker.stability import Response, StabilityJudge
+from asyncrl_worker.role import RoleArguments, Stop, leave, run_role
 from asyncrl_worker.staleness import StalenessPolicy, StalenessViolation
 from asyncrl_worker.telemetry import Telemetry
+from asyncrl_worker.termination import leave_last_word
+from asyncrl_worker.threads import pin_threads
 from asyncrl_worker.watchdog import StallDetector, Watchdog, end_stalled
 
 log = logging.getLogger("asyncrl")
@@ -72,20 +64,20 @@ def main(arguments: RoleArguments, stop: Stop) -> int:
     description = _describe(arguments)
     metrics = LearnerMetrics()
     stall = float(spec.run_policy.stall_timeout_seconds)
-    window = Window(stall)
+    health = LearnerHealth(stall)
     with Endpoint(
         arguments,
         registry=metrics.registry,
-        health=window.health,
-        ready=window.ready,
-        report=window.report,
+        health=health.problem,
+        ready=health.ready,
+        report=health.report,
     ):
         ranks = Ranks.from_environment(deadline=STALL_TIMEOUTS_BETWEEN_RANKS * stall)
         step = LearnerStep(spec, PolicyLayout.from_spec(description, spec.network), ranks)
         try:
             if ranks.rank > 0:
-                return _follow(arguments, step, ranks, description, window, stop)
-            return _lead(arguments, step, ranks, description, metrics, window, stop)
+                return _follow(arguments, step, ranks, description, health, stop)
+            return _lead(arguments, step, ranks, description, metrics, health, stop)
         except (PeerUnavailable, RankLost):
             if stop.requested:
                 return TERMINATED
@@ -114,7 +106,7 @@ def _follow(
     step: LearnerStep,
     ranks: Ranks,
     description: EnvironmentDescription,
-    window: Window,
+    health: LearnerHealth,
     stop: Stop,
 ) -> int:
     """A rank other than 0; a wish to stop reaches it through rank 0, which checkpoints first."""
@@ -123,9 +115,9 @@ def _follow(
         return TERMINATED
     checkpoint = share_checkpoint(ranks, None)
     if checkpoint is not None:
-        _memory(spec, step).restore(checkpoint, arguments.run_directory)
+        RunMemory.of(spec, step).restore(checkpoint, arguments.run_directory)
         log.info("event=resumed version=%d", step.version)
-    window.trained = follower = Follower(
+    health.trained = follower = Follower(
         step, ranks, length=spec.algorithm.fragment_length, description=description
     )
     follower.run()
@@ -138,14 +130,14 @@ def _lead(
     ranks: Ranks,
     description: EnvironmentDescription,
     metrics: LearnerMetrics,
-    window: Window,
+    health: LearnerHealth,
     stop: Stop,
 ) -> int:
     """Rank 0: go on from the checkpoint, reach the parameter server and the ranks, and train."""
     spec = arguments.job.spec
     policy = staleness_policy(spec)
     log.info("event=staleness %s", policy.explain())
-    memory = _memory(spec, step)
+    memory = RunMemory.of(spec, step)
     checkpoints = CheckpointFolder(
         arguments.run_directory / "checkpoints", keep=spec.checkpoint.keep
     )
@@ -163,7 +155,7 @@ def _lead(
         ledger=ledger,
         deadline=float(spec.run_policy.stall_timeout_seconds),
     )
-    stop.add_callback(lambda: _close_soon(client, spec, window))
+    stop.add_callback(lambda: _close_soon(client, spec, health))
     exact = policy.exact_lag is not None
     with contextlib.closing(client), Telemetry(arguments.run_directory) as telemetry:
         client.hello(_patience(spec))
@@ -179,14 +171,14 @@ def _lead(
         share_checkpoint(ranks, checkpoint)
         exchange: Exchange = LockstepExchange(client) if exact else OverlappedExchange(client)
         try:
-            window.trained = loop = TrainingLoop(
+            health.trained = loop = TrainingLoop(
                 spec,
                 description,
                 step=step,
                 memory=memory,
                 client=client,
                 exchange=exchange,
-                fellows=Fellows(ranks),
+                followers=Followers(ranks),
                 policy=policy,
                 checkpoints=checkpoints,
                 telemetry=telemetry,
@@ -236,28 +228,14 @@ def _tell_of_less_lag(policy: StalenessPolicy, version: int) -> None:
         )
 
 
-def _memory(spec: AsyncRLJobSpec, step: LearnerStep) -> RunMemory:
-    policy = staleness_policy(spec)
-    return RunMemory(
-        step,
-        TrainingProgress(spec.stopping, time.monotonic),
-        StabilityJudge(stability_thresholds(spec.stability)),
-        Response(
-            spec.stability.on_degraded,
-            staleness_max=policy.bound,
-            exact=policy.exact_lag is not None,
-        ),
-    )
-
-
 def _patience(spec: AsyncRLJobSpec) -> float:
     """Seconds for the other roles to appear."""
     return STALL_TIMEOUTS_TO_START * spec.run_policy.stall_timeout_seconds
 
 
-def _close_soon(client: LearnerClient, spec: AsyncRLJobSpec, window: Window) -> None:
+def _close_soon(client: LearnerClient, spec: AsyncRLJobSpec, health: LearnerHealth) -> None:
     """After a signal no call waits for long: the peer got it too, and the checkpoint must not."""
-    share = 0.0 if window.trained is None else PEER_SHARE_OF_GRACE
+    share = 0.0 if health.trained is None else PEER_SHARE_OF_GRACE
     grace = float(spec.run_policy.termination_grace_period_seconds)
     timer = threading.Timer(share * grace, client.close)
     timer.daemon = True

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from asyncrl_api.spec import AsyncRLJobSpec
 from asyncrl_api.status import CheckpointStatus
+from asyncrl_worker.admission import staleness_policy
 from asyncrl_worker.learner.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -21,6 +25,7 @@ from asyncrl_worker.learner.checkpoint import (
 from asyncrl_worker.learner.progress import Progress
 from asyncrl_worker.learner.report import AlignmentCounts
 from asyncrl_worker.learner.step import LearnerStep
+from asyncrl_worker.learner.thresholds import stability_thresholds
 from asyncrl_worker.stability import Response, StabilityJudge
 from asyncrl_worker.staleness import Ledger
 
@@ -43,6 +48,23 @@ class RunMemory:
         self.checkpoint = CheckpointStatus()
         self.judge = judge
         self.response = response
+
+    @classmethod
+    def of(
+        cls, spec: AsyncRLJobSpec, step: LearnerStep, clock: Callable[[], float] = time.monotonic
+    ) -> Self:
+        """Of a run that begins; `clock` in seconds, for its throughput and its wall time."""
+        policy = staleness_policy(spec)
+        return cls(
+            step,
+            Progress(spec.stopping, clock),
+            StabilityJudge(stability_thresholds(spec.stability)),
+            Response(
+                spec.stability.on_degraded,
+                staleness_max=policy.bound,
+                exact=policy.exact_lag is not None,
+            ),
+        )
 
     def save(self, folder: CheckpointFolder, *, ledger: Ledger) -> Path:
         """Write a checkpoint of the current version; returns its folder. Raises OSError."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from asyncrl_worker.learner.fellows import Follower
+from asyncrl_worker.learner.followers import Follower
 from asyncrl_worker.learner.loop import TrainingLoop
 
 
-class Window:
+class LearnerHealth:
     """Looks at what trains, once `trained` is set; read by the endpoint's threads.
 
     A learner that waits for its parameter server, its ranks or a batch is healthy: to start it
@@ -24,7 +24,7 @@ class Window:
         self._timeout = stall_timeout
         self._clock = clock
 
-    def health(self) -> str | None:
+    def problem(self) -> str | None:
         """None, or one line about what is wrong."""
         if self.trained is None:
             return None

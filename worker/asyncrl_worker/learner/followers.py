@@ -35,7 +35,7 @@ def share_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> Checkpoint 
     return from_bytes(contents) if contents[STATE] else None
 
 
-class Fellows:
+class Followers:
     """Rank 0's word to the others: a batch with the schedule's progress, or the end of the run."""
 
     def __init__(self, ranks: Ranks) -> None:
