@@ -28,8 +28,8 @@ from benchmarks.studies.plain import PLAIN
 ASYNC = "async"
 """The lag that comes of itself, between processes; a number is an exact lag in one process."""
 
-HOT = ("optimizer.learningRate=0.05",)
-WARM = ("optimizer.learningRate=0.02",)
+HOT = ("optimizer.learningRate=0.05", "optimizer.valueLearningRate=0.05")
+WARM = ("optimizer.learningRate=0.02", "optimizer.valueLearningRate=0.02")
 NO_BONUS = ("algorithm.entropyCoefficient=0",)
 MOMENTUM = ("optimizer.beta1=0.9", "compensation.momentumLaw=false")
 NO_CLIP = ("algorithm.name=ppo", "algorithm.clip=10")

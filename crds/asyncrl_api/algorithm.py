@@ -132,8 +132,12 @@ class Optimizer(Model):
         "adam", "adam: Kingma and Ba 2015. adamw: decoupled weight decay. sgd: with momentum beta1."
     )
     learning_rate: float = option(5e-3, "Learning rate of the policy.", gt=0, le=10)
-    value_learning_rate: float | None = option(
-        None, "Learning rate of the value network; null for learningRate.", gt=0, le=10
+    value_learning_rate: float = option(
+        5e-3,
+        "Learning rate of the value network. It need not fall with learningRate: on CartPole a "
+        "value network that lags behind a careful policy lost the run.",
+        gt=0,
+        le=10,
     )
     beta1: float = option(
         0.5,

@@ -69,14 +69,14 @@ class PlainUpdate:
         self._size = layout.observation_size
         self.policy = PolicyNetwork(layout, generator=generator)
         self.value = ValueNetwork(layout, generator=generator)
+        rates = spec.optimizer.learning_rate, spec.optimizer.value_learning_rate
         settings = {
-            "lr": spec.optimizer.learning_rate,
             "betas": (spec.optimizer.beta1, spec.optimizer.beta2),
             "eps": spec.optimizer.epsilon,
             "fused": True,
         }
-        self._policy_optimizer = torch.optim.Adam(self.policy.parameters(), **settings)
-        self._value_optimizer = torch.optim.Adam(self.value.parameters(), **settings)
+        self._policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=rates[0], **settings)
+        self._value_optimizer = torch.optim.Adam(self.value.parameters(), lr=rates[1], **settings)
 
     def __call__(self, batch: Batch) -> Losses:
         algorithm, limit = self._spec.algorithm, self._spec.optimizer.max_gradient_norm

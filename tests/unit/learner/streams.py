@@ -46,7 +46,7 @@ PINNED: dict[str, Any] = {
     "network.activation": "tanh",
     "optimizer.name": "adam",
     "optimizer.learningRate": 5e-3,
-    "optimizer.valueLearningRate": None,
+    "optimizer.valueLearningRate": 5e-3,
     "optimizer.beta1": 0.9,
     "optimizer.beta2": 0.99,
     "optimizer.maxGradientNorm": 0.5,

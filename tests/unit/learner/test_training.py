@@ -47,3 +47,12 @@ def test_an_algorithm_that_is_not_the_default_learns_from_late_data(algorithm: s
     assert first is not None and first < 60, "nothing is learned yet"
     assert best > 150
     assert updates[-1].result.staleness.mean == 4.0
+
+
+@pytest.mark.training
+def test_a_careful_policy_keeps_what_it_has_learned() -> None:
+    """With a value network as slow as the policy, the return fell to a third of its best by now."""
+    updates = train("optimizer.learningRate=1e-3", "staleness.inject=0", steps=130_000, seed=1)
+    returns = [update.episode_return or 0.0 for update in updates]
+    assert max(returns) > 250
+    assert returns[-1] > 0.9 * max(returns)

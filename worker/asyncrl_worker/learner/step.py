@@ -348,11 +348,10 @@ class LearnerStep:
         if spec.compensation.momentum_law:
             beta1 = momentum(beta1, staleness)
         steer(self.policy_optimizer, learning_rate=rate, beta1=beta1)
-        value_rate = spec.optimizer.value_learning_rate or spec.optimizer.learning_rate
         damping = decision.learning_rate_factor if spec.alignment.scope == "all" else 1.0
         steer(
             self.value_optimizer,
-            learning_rate=value_rate * schedule * damping,
+            learning_rate=spec.optimizer.value_learning_rate * schedule * damping,
             beta1=spec.optimizer.beta1,
         )
         return rate, beta1
