@@ -14,14 +14,14 @@ IMAGES = Path(__file__).parent.parent / "images"
 
 def section(benchmark: Benchmark, result: Result | None) -> str:
     """The table of one benchmark with its target, command, circumstances and figure."""
-    head = f"{aim(benchmark)}\n" if benchmark.target else ""
+    head = f"{aim(benchmark)}\n\n" if benchmark.target else ""
     if result is None:
-        return f"{head}\nNot measured yet: `python -m benchmarks {benchmark.name}`."
+        return f"{head}Not measured yet: `python -m benchmarks {benchmark.name}`."
     machine = result.machine
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     figure = f"\n\n![{benchmark.title}](../images/{benchmark.name}.svg)"
     return (
-        f"{head}\n{benchmark.table(result.data)}\n\n"
+        f"{head}{benchmark.table(result.data)}\n\n"
         f"`{result.command}`, {result.seconds / 60:.0f} min, {machine['time'][:10]}, "
         f"{machine['processor']}, {machine['cores']} cores, load before the end "
         f"{machine['load']}; {versions}.{figure if benchmark.name in FIGURES else ''}"
