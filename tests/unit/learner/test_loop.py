@@ -262,7 +262,7 @@ def test_the_end_waits_for_its_evaluation_less_than_a_supervisor_waits_for_progr
     spec = make_spec(settings)
     client, step = Slow(fragments, batches=1), make_step(spec)
     with Telemetry(tmp_path) as telemetry:
-        clock = lambda: client.now  # noqa: E731
-        ending = loop_of(spec, step, client, tmp_path, telemetry, clock=clock).run()
+        loop = loop_of(spec, step, client, tmp_path, telemetry, clock=lambda: client.now)
+        ending = loop.run()
     assert ending is not None and ending.outcome == "Complete"
     assert client.now == waits

@@ -13,8 +13,17 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from asyncrl_operator.children import DEAF_SECONDS, Children
 from asyncrl_operator.endpoint import endpoint
+from asyncrl_operator.handlers import run_kopf
 from asyncrl_operator.jobs import Jobs
-from asyncrl_operator.kube.client import CHILDREN, POD, Api, Kind, Object
+from asyncrl_operator.kube.client import (
+    ASYNCRLJOB,
+    CHILDREN,
+    POD,
+    Api,
+    ApiError,
+    Kind,
+    Object,
+)
 from asyncrl_operator.main import parse, serve
 
 Ask = Callable[[str], Any]
@@ -123,6 +132,41 @@ def test_a_watch_that_is_silent_for_too_long_is_ill_and_well_once_it_is_heard(
     run(story)
 
 
+def test_a_refusal_is_an_answer_and_no_silence(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namespace of a watch may be deleted, and a restart would not bring its rights back."""
+    monkeypatch.setattr("asyncrl_operator.kube.informer.BACKOFF_SECONDS", (0.0, 0.0))
+
+    class Refusing(Speaking):
+        refused = 0
+        refuses = False
+
+        async def list(self, *_: Any) -> Object:
+            if not self.refuses:
+                return await super().list()
+            self.refused += 1
+            raise ApiError(403, "Forbidden", "no role any more")
+
+        async def watch(self, *arguments: Any) -> AsyncIterator[Object]:
+            while not self.refuses:
+                await asyncio.sleep(0)
+            raise ApiError(403, "Forbidden", "no role any more")
+            yield {}
+
+    async def story() -> None:
+        api = Refusing()
+        async with watching(api) as children:
+            clock.now += DEAF_SECONDS + 1
+            assert children.health() is not None
+            api.refuses = True
+            while api.refused < 3 * len(CHILDREN):
+                await asyncio.sleep(0)
+            assert children.health() is None
+
+    run(story)
+
+
 def test_ready_is_another_question_than_healthy() -> None:
     async def story() -> None:
         ready = asyncio.Event()
@@ -210,3 +254,56 @@ def test_the_operator_is_asked_for_every_watch_once_it_has_its_picture(
     assert (stuck[0], deaf[0]) == (503, 503)
     assert "the watch of AsyncRLJobs misses changes" in stuck[1]
     assert "is silent for" in deaf[1]
+
+
+def test_an_operator_whose_namespace_goes_ends_by_itself(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Losing(Connected):
+        asked = 0
+
+        async def list(self, kind: Any, namespace: Any, query: Any) -> Object:
+            if kind is ASYNCRLJOB and namespace == "robots":
+                self.asked += 1
+                if self.asked > 3:
+                    raise ApiError(403, "Forbidden", "no role any more")
+            return await super().list()
+
+    async def connect(**_: Any) -> Losing:
+        return Losing()
+
+    async def watch_jobs(_: Jobs, __: Any, watching: asyncio.Event, stop: asyncio.Event) -> None:
+        watching.set()
+        await stop.wait()
+
+    monkeypatch.setattr(Api, "connect", connect)
+    monkeypatch.setattr("asyncrl_operator.process.run_kopf", watch_jobs)
+    monkeypatch.setattr("asyncrl_operator.process.RIGHTS_SECONDS", 0.0)
+    options = parse(
+        ["--namespace=vision", "--namespace=robots", "--metrics-host=127.0.0.1", "--metrics-port=0"]
+    )
+    run(lambda: serve(options, asyncio.Event()))
+
+
+def test_what_kopf_tells_is_taken_in_by_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf runs what is no coroutine in a thread, and the queue is of the loop."""
+    handlers: list[Any] = []
+
+    def on_event(*_: Any, **__: Any) -> Callable[[Any], Any]:
+        return handlers.append
+
+    async def operator(**_: Any) -> None:
+        pass
+
+    monkeypatch.setattr("kopf.on.event", on_event)
+    monkeypatch.setattr("kopf.operator", operator)
+    jobs = Jobs(lambda _: None)
+    metadata = {"name": "job", "namespace": "default", "uid": "1", "resourceVersion": "1"}
+
+    async def story() -> None:
+        await run_kopf(jobs, (None,), asyncio.Event(), asyncio.Event())
+        (seen,) = handlers
+        await seen(event={"type": "ADDED", "object": {"metadata": metadata}})
+
+    run(story)
+    assert jobs.get(("default", "job")) is not None

@@ -99,3 +99,15 @@ def test_a_learner_on_a_node_whose_clock_is_behind_is_believed() -> None:
         life.step(second)
         assert life.known.training == behind.training
     assert life.phase == "Running"
+
+
+def test_the_word_of_the_attempt_before_is_not_newer_for_its_clock() -> None:
+    life = stuck()
+    report = life.observed.report
+    assert report is not None
+    word = report.report.model_copy(update={"time": at(500), "attempt": 0})
+    newer = TrainingStatus(policy_version=77)
+    polled = report.report.model_copy(update={"time": at(10), "attempt": 1, "training": newer})
+    life.observed = replace(life.observed, report=Report(polled, at(20)), last_word=word)
+    life.step(20)
+    assert life.known.training == newer
