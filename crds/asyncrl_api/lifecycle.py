@@ -131,7 +131,13 @@ class Evaluation(Model):
         le=10**9,
         remedy="use null for off",
     )
-    episodes: int = option(20, "Episodes of one evaluation.", unit="episodes", ge=1, le=100_000)
+    episodes: int = option(
+        20,
+        "Episodes of one evaluation; after half of runPolicy.stallTimeoutSeconds it is given up.",
+        unit="episodes",
+        ge=1,
+        le=100_000,
+    )
 
 
 class RunPolicy(Model):
